@@ -1,0 +1,150 @@
+//! One replica of one group, whatever its protocol.
+//!
+//! Relies on the protocol rooms. Promises a closed set of protocols behind one interface. Knows
+//! nothing of how any of them works.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_types::{Entry, GroupId, NodeId, Protocol, Time};
+
+use crate::{Effects, Input, Now, SnapshotMark, raft};
+
+/// Timeouts and bounds of a group's protocol; the same meaning in every protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timings {
+    /// Between two signs of life of a leader. 5 ms to 10 s.
+    pub heartbeat: Duration,
+    /// The least silence after which a follower campaigns; the actual one is drawn between this and
+    /// twice this. At least three heartbeats.
+    pub election_timeout: Duration,
+    /// How far an entry's stamp may lie ahead of a voter's own wall clock.
+    pub clock_skew_max: Duration,
+}
+
+impl Default for Timings {
+    /// For one local network (DESIGN: failure detection by heartbeat within 150 ms).
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(40),
+            election_timeout: Duration::from_millis(150),
+            clock_skew_max: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Timings that cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TimingsError {
+    /// The heartbeat is out of range.
+    #[error("the heartbeat of {0:?} is outside 5 ms to 10 s")]
+    Heartbeat(Duration),
+    /// The election timeout is too near to the heartbeat.
+    #[error("the election timeout of {election:?} is below three heartbeats of {heartbeat:?}")]
+    ElectionTimeout {
+        /// The election timeout.
+        election: Duration,
+        /// The heartbeat.
+        heartbeat: Duration,
+    },
+}
+
+impl Timings {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    ///
+    /// [`TimingsError`] for the first that is outside.
+    pub fn validate(&self) -> Result<(), TimingsError> {
+        if !(Duration::from_millis(5)..=Duration::from_secs(10)).contains(&self.heartbeat) {
+            return Err(TimingsError::Heartbeat(self.heartbeat));
+        }
+        if self.election_timeout < self.heartbeat * 3 {
+            return Err(TimingsError::ElectionTimeout {
+                election: self.election_timeout,
+                heartbeat: self.heartbeat,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// All that a replica starts from.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The group.
+    pub group: GroupId,
+    /// The node this replica runs on.
+    pub node: NodeId,
+    /// Seeds the replica's own choices, such as election timeouts.
+    pub seed: u64,
+    /// Timeouts and bounds.
+    pub timings: Timings,
+    /// What the durable snapshot includes; position zero and the group's first configuration for a
+    /// new group. All of it counts as applied.
+    pub base: SnapshotMark,
+    /// The last durable [`crate::Persist::hard_state`]; `None` for a replica that never persisted one.
+    pub hard_state: Option<Bytes>,
+    /// The durable entries after the base, consecutive. Earlier ones may come too and are dropped.
+    pub entries: Vec<Entry>,
+}
+
+/// Durable state from which no replica can start safely.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// The hard state is not one that this version wrote.
+    #[error("the stored protocol state cannot be read: {0}")]
+    HardState(#[from] quorate_types::codec::DecodeError),
+    /// The entries are not consecutive, or leave a gap after the snapshot.
+    #[error("the stored log has a gap: expected index {expected}, found {found}")]
+    Gap {
+        /// The index that should follow.
+        expected: quorate_types::LogIndex,
+        /// The index found.
+        found: quorate_types::LogIndex,
+    },
+    /// The configuration is not valid.
+    #[error(transparent)]
+    Config(#[from] quorate_types::EpochConfigError),
+    /// This version has no such protocol.
+    #[error("this version does not run {0:?}")]
+    Protocol(Protocol),
+}
+
+/// A replica of a group: a closed set of protocols behind one interface.
+#[derive(Debug)]
+pub enum Replica {
+    /// Crash faults.
+    Raft(Box<raft::Raft>),
+}
+
+impl Replica {
+    /// Starts a replica on its durable state.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] for a state that cannot be continued safely.
+    pub fn start(start: Start, now: Now) -> Result<Self, StartError> {
+        start.base.config.validate()?;
+        match start.base.config.protocol {
+            Protocol::Raft => Ok(Self::Raft(Box::new(raft::Raft::start(start, now)?))),
+            other => Err(StartError::Protocol(other)),
+        }
+    }
+
+    /// Takes one input. Inputs must come one at a time with `now` never going back.
+    #[must_use]
+    pub fn step(&mut self, now: Now, input: Input) -> Effects {
+        match self {
+            Self::Raft(raft) => raft.step(now, input),
+        }
+    }
+
+    /// When [`Input::Tick`] is due next, if ever.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        match self {
+            Self::Raft(raft) => raft.next_deadline(),
+        }
+    }
+}

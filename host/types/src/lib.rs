@@ -1,0 +1,28 @@
+//! The words every room of Quorate shares: identities, positions, time, entries, commands, epochs
+//! and limits.
+//!
+//! Relies on nothing of ours. Promises that every encoding is canonical (one value, one byte string)
+//! and that decoding bytes from outside returns a typed error and never panics. Knows no protocol,
+//! no disk, no network and no clock.
+
+pub mod codec;
+mod command;
+mod digest;
+mod entry;
+mod epoch;
+mod ids;
+mod limits;
+mod time;
+
+pub use command::{
+    Batch, BatchItem, COMMAND_BODY_BYTES_MAX, COMMAND_NAME_BYTES_MAX, COMMANDS_PER_ENTRY_MAX, Command, Outcome,
+    Rejection,
+};
+pub use digest::Digest;
+pub use entry::{ENTRY_BYTES_MAX, Entry, EntryKind, Position};
+pub use epoch::{EpochConfig, EpochConfigError, GroupKind, Member, Protocol, REPLICAS_MAX, Role};
+pub use ids::{
+    BootNumber, ClusterId, Epoch, GroupId, Incarnation, LogIndex, NodeId, Sequence, SessionId, Term, View,
+};
+pub use limits::{ComponentLimits, LimitsError};
+pub use time::{HlcTimestamp, Time};
