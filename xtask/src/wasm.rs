@@ -1,0 +1,58 @@
+//! Components: the target they are compiled for, and building the examples.
+//!
+//! Relies on rustc and rustup, and on `quorate component build`. Promises that what is missing is named
+//! together with the command that installs it. Knows nothing of how a component is made.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::steps::{self, Profile, Workspace};
+
+/// The target of components.
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// The examples that are built into components.
+pub const EXAMPLES: &[&str] = &["kv", "ledger"];
+
+/// Makes sure that the compiler can produce WebAssembly.
+pub fn ensure_target(workspace: &Workspace) -> Result<()> {
+    if has_target() {
+        return Ok(());
+    }
+    workspace.step("add the WebAssembly target", || {
+        let added = steps::run(Command::new("rustup").args(["target", "add", TARGET]));
+        match (added, has_target()) {
+            (_, true) => Ok(()),
+            (Ok(()), false) => {
+                bail!("rustup added {TARGET}, but rustc does not find it: is rustc from rustup?")
+            }
+            (Err(error), false) => bail!(
+                "the Rust target {TARGET} is missing and could not be added ({error}): \
+                 install it with `rustup target add {TARGET}` or from your distribution"
+            ),
+        }
+    })
+}
+
+/// Builds these examples into `<target>/components`. The `quorate` binary must have been built.
+pub fn build_components(workspace: &Workspace, profile: Profile, examples: &[&str]) -> Result<()> {
+    ensure_target(workspace)?;
+    for example in examples {
+        workspace.step(&format!("build component {example}"), || {
+            let mut command = workspace.product(profile);
+            command.args(["component", "build"]).arg(workspace.root.join("sdk/examples").join(example));
+            steps::run(command.arg("--out").arg(workspace.component(example)).args(["--output", "table"]))
+        })?;
+    }
+    Ok(())
+}
+
+/// The directory of the target's libraries exists exactly when the target is installed.
+fn has_target() -> bool {
+    let output = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output();
+    output.is_ok_and(|output| {
+        output.status.success()
+            && std::path::Path::new(String::from_utf8_lossy(&output.stdout).trim_end()).is_dir()
+    })
+}
