@@ -100,6 +100,23 @@ impl Writer {
         self.out.is_empty()
     }
 
+    /// The bytes so far.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        &self.out
+    }
+
+    /// The bytes so far, to fill in what is known only after what follows it.
+    #[must_use]
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.out
+    }
+
+    /// Forgets the bytes and keeps the room, so that one writer serves many values.
+    pub fn clear(&mut self) {
+        self.out.clear();
+    }
+
     /// The bytes.
     #[must_use]
     pub fn finish(self) -> Bytes {
