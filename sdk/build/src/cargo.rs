@@ -1,0 +1,230 @@
+//! Running cargo for a guest crate.
+//!
+//! Relies on the cargo and rustc that the crate's folder selects. Promises a build in a target folder of
+//! its own, so that it never waits for a lock that the calling cargo holds, and the same bytes wherever
+//! the sources lie. Knows nothing of what the crate does.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::{BuildError, TARGET, componentize};
+
+/// How much of a failed build's output an error carries, in bytes.
+const OUTPUT_BYTES_MAX: usize = 16 << 10;
+
+/// Settings of the release profile that every component is built with, whatever its manifest says.
+/// Optimised for speed: every replica runs it. Stripped, since names would cost load time.
+const PROFILE: [&str; 7] = [
+    "profile.release.opt-level=3",
+    "profile.release.lto=true",
+    "profile.release.codegen-units=1",
+    "profile.release.panic=\"abort\"",
+    "profile.release.strip=true",
+    "profile.release.debug=false",
+    "profile.release.incremental=false",
+];
+
+/// Variables by which a calling cargo, or flags meant for the host, would reach into the build.
+const FOREIGN_VARIABLES: [&str; 6] = [
+    "CARGO_ENCODED_RUSTFLAGS",
+    "RUSTFLAGS",
+    "CARGO_BUILD_TARGET",
+    "CARGO_MAKEFLAGS",
+    "CARGO_TARGET_DIR",
+    "RUSTC_WORKSPACE_WRAPPER",
+];
+
+/// What becomes of the compiler's messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CargoOutput {
+    /// Kept for the error.
+    #[default]
+    Captured,
+    /// Shown as they come.
+    Shown,
+}
+
+/// How to build.
+#[derive(Clone, Debug, Default)]
+pub struct BuildOptions {
+    /// Where to build; `guests` below the crate's own target folder if it is left out.
+    pub target_dir: Option<PathBuf>,
+    /// Features to turn on.
+    pub features: Vec<String>,
+    /// What becomes of the compiler's messages.
+    pub output: CargoOutput,
+    /// Arguments for cargo, such as `--locked` or `--offline`.
+    pub cargo_args: Vec<String>,
+}
+
+/// A component that was built.
+#[derive(Clone, Debug)]
+pub struct BuiltComponent {
+    /// The component.
+    pub bytes: Vec<u8>,
+    /// Where it was written: `<package>.component.wasm` in the build's release folder.
+    pub path: PathBuf,
+}
+
+/// What cargo says of a crate.
+struct Package {
+    name: String,
+    manifest: PathBuf,
+    workspace: PathBuf,
+    target_dir: PathBuf,
+}
+
+/// Builds the crate in a folder into a component.
+///
+/// # Errors
+///
+/// [`BuildError`]: no cargo, no such crate, no WebAssembly target, a crate that does not compile or makes
+/// no module, or a component that imports what it must not.
+pub fn build_component(manifest_dir: &Path, options: &BuildOptions) -> Result<BuiltComponent, BuildError> {
+    let package = package(manifest_dir)?;
+    ensure_target(manifest_dir)?;
+    let module_path = build_module(&package, options)?;
+    let module = std::fs::read(&module_path)
+        .map_err(|source| BuildError::File { path: module_path.clone(), source })?;
+    let bytes = componentize(&module)?;
+    let path = module_path.with_file_name(format!("{}.component.wasm", package.name));
+    std::fs::write(&path, &bytes).map_err(|source| BuildError::File { path: path.clone(), source })?;
+    Ok(BuiltComponent { bytes, path })
+}
+
+/// A program of the toolchain: what the variable names, or what is on the path.
+fn tool(variable: &str, name: &str) -> OsString {
+    std::env::var_os(variable).unwrap_or_else(|| name.into())
+}
+
+/// Runs a program in a folder, to its end.
+fn run(command: &mut Command) -> Result<std::process::Output, BuildError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    command.stdin(Stdio::null()).output().map_err(|source| BuildError::Start { program, source })
+}
+
+fn tail(output: &[u8]) -> String {
+    let start = output.len().saturating_sub(OUTPUT_BYTES_MAX);
+    String::from_utf8_lossy(&output[start..]).trim().to_owned()
+}
+
+/// Asks cargo about the crate in a folder.
+fn package(manifest_dir: &Path) -> Result<Package, BuildError> {
+    let not_a_crate = |problem: String| BuildError::NotACrate { folder: manifest_dir.to_owned(), problem };
+    let manifest = manifest_dir.join("Cargo.toml");
+    let manifest =
+        manifest.canonicalize().map_err(|error| not_a_crate(format!("{}: {error}", manifest.display())))?;
+    let mut command = Command::new(tool("CARGO", "cargo"));
+    command.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"]).arg(&manifest);
+    let output = run(command.current_dir(manifest_dir))?;
+    if !output.status.success() {
+        return Err(not_a_crate(tail(&output.stderr)));
+    }
+    let metadata: Value =
+        serde_json::from_slice(&output.stdout).map_err(|error| not_a_crate(error.to_string()))?;
+    let is_it =
+        |package: &&Value| package["manifest_path"].as_str().is_some_and(|path| Path::new(path) == manifest);
+    let packages = metadata["packages"].as_array().map_or(&[][..], Vec::as_slice);
+    let name = packages.iter().find(is_it).and_then(|package| package["name"].as_str());
+    let name = name.ok_or_else(|| not_a_crate("its Cargo.toml has no [package]".into()))?.to_owned();
+    let folder = |key: &str| metadata[key].as_str().map(PathBuf::from);
+    match (folder("workspace_root"), folder("target_directory")) {
+        (Some(workspace), Some(target_dir)) => Ok(Package { name, manifest, workspace, target_dir }),
+        _ => Err(not_a_crate("cargo metadata names no workspace".into())),
+    }
+}
+
+/// Sees that the compiler selected in a folder can build for WebAssembly, and adds the target with rustup
+/// if it cannot.
+///
+/// # Errors
+///
+/// [`BuildError::NoTarget`] when the target is not there and cannot be added.
+pub fn ensure_target(folder: &Path) -> Result<(), BuildError> {
+    let rustc = tool("RUSTC", "rustc");
+    let output =
+        run(Command::new(&rustc).args(["--print", "target-libdir", "--target", TARGET]).current_dir(folder))?;
+    let libraries = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    if output.status.success() && libraries.is_dir() {
+        return Ok(());
+    }
+    let added = run(Command::new("rustup").args(["target", "add", TARGET]).current_dir(folder));
+    match added {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(BuildError::NoTarget { problem: tail(&output.stderr) }),
+        Err(error) => Err(BuildError::NoTarget { problem: error.to_string() }),
+    }
+}
+
+/// Flags that keep the builder's folders out of panic messages, so that the same sources give the same
+/// bytes everywhere.
+fn remap_flags(package: &Package) -> String {
+    let home = |variable: &str, below: &str| {
+        std::env::var_os(variable).map(PathBuf::from).or_else(|| Some(std::env::home_dir()?.join(below)))
+    };
+    let folders = [
+        (Some(package.workspace.clone()), "/source"),
+        (home("CARGO_HOME", ".cargo"), "/cargo"),
+        (home("RUSTUP_HOME", ".rustup"), "/rustup"),
+    ];
+    let flags: Vec<String> = folders
+        .iter()
+        .filter_map(|(folder, name)| {
+            Some(format!("--remap-path-prefix={}={name}", folder.as_ref()?.display()))
+        })
+        .collect();
+    // Cargo's separator, since folders may have spaces.
+    flags.join("\u{1f}")
+}
+
+/// Runs the build and returns the module's path.
+fn build_module(package: &Package, options: &BuildOptions) -> Result<PathBuf, BuildError> {
+    let target_dir = options.target_dir.clone().unwrap_or_else(|| package.target_dir.join("guests"));
+    let mut command = Command::new(tool("CARGO", "cargo"));
+    command
+        .args(["build", "--release", "--lib", "--target", TARGET, "--manifest-path"])
+        .arg(&package.manifest);
+    command.arg("--target-dir").arg(target_dir).arg("--message-format=json-render-diagnostics");
+    for setting in PROFILE {
+        command.args(["--config", setting]);
+    }
+    if !options.features.is_empty() {
+        command.arg("--features").arg(options.features.join(","));
+    }
+    command.args(&options.cargo_args);
+    for variable in FOREIGN_VARIABLES {
+        command.env_remove(variable);
+    }
+    command.env("CARGO_ENCODED_RUSTFLAGS", remap_flags(package));
+    if let Some(folder) = package.manifest.parent() {
+        command.current_dir(folder);
+    }
+    if options.output == CargoOutput::Shown {
+        command.stderr(Stdio::inherit());
+    }
+    let output = run(&mut command)?;
+    if !output.status.success() {
+        return Err(BuildError::Compile { package: package.name.clone(), output: tail(&output.stderr) });
+    }
+    module_of(package, &output.stdout).ok_or_else(|| BuildError::NoModule { package: package.name.clone() })
+}
+
+/// The module that cargo says it made of this package.
+fn module_of(package: &Package, messages: &[u8]) -> Option<PathBuf> {
+    let messages = messages.split(|byte| *byte == b'\n');
+    // Lines that are not JSON come from build scripts and procedural macros.
+    let artifacts = messages.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    artifacts
+        .filter(|message| message["reason"] == "compiler-artifact")
+        .filter(|message| {
+            message["manifest_path"].as_str().is_some_and(|path| Path::new(path) == package.manifest)
+        })
+        .filter_map(|message| {
+            let files = message["filenames"].as_array()?.iter().filter_map(Value::as_str).map(PathBuf::from);
+            files.filter(|file| file.extension().is_some_and(|extension| extension == "wasm")).next_back()
+        })
+        .last()
+}
