@@ -125,6 +125,22 @@ impl<'de> Decoder<'de> {
         result
     }
 
+    /// The initial byte of the next value. Tags are stepped over, since the tagged value counts, but for
+    /// those of big numbers, which come back as `0xc2` and `0xc3`.
+    fn initial(&mut self) -> Result<u8, CodecError> {
+        loop {
+            let byte = self.byte()?;
+            if byte >> 5 != major::TAG {
+                return Ok(byte);
+            }
+            match self.argument(byte, "a tag")? {
+                tag::POSITIVE_BIG => return Ok(initial::POSITIVE_BIG),
+                tag::NEGATIVE_BIG => return Ok(initial::NEGATIVE_BIG),
+                _ => {}
+            }
+        }
+    }
+
     fn visit_text<V: Visitor<'de>>(&mut self, byte: u8, visitor: V) -> Result<V::Value, CodecError> {
         match self.string(byte, "a text")? {
             Cow::Borrowed(bytes) => {
@@ -133,6 +149,13 @@ impl<'de> Decoder<'de> {
             Cow::Owned(bytes) => {
                 visitor.visit_string(String::from_utf8(bytes).map_err(|_| CodecError::NotText)?)
             }
+        }
+    }
+
+    fn visit_bytes<V: Visitor<'de>>(&mut self, byte: u8, visitor: V) -> Result<V::Value, CodecError> {
+        match self.string(byte, "bytes")? {
+            Cow::Borrowed(bytes) => visitor.visit_borrowed_bytes(bytes),
+            Cow::Owned(bytes) => visitor.visit_byte_buf(bytes),
         }
     }
 
@@ -156,28 +179,48 @@ impl<'de> Decoder<'de> {
         })
     }
 
-    fn visit_tagged<V: Visitor<'de>>(&mut self, byte: u8, visitor: V) -> Result<V::Value, CodecError> {
-        let tag = self.argument(byte, "a tag")?;
-        if tag != tag::POSITIVE_BIG && tag != tag::NEGATIVE_BIG {
-            return self.deeper(|decoder| decoder.deserialize_any(visitor));
-        }
+    /// The digits of a big number whose tag was read.
+    fn big(&mut self) -> Result<u128, CodecError> {
         let byte = self.byte()?;
         if byte >> 5 != major::BYTES {
             return Err(CodecError::Unexpected { byte, at: "a big number" });
         }
         let digits = self.string(byte, "a big number")?;
         let mut wide = [0; 16];
-        let place = wide
-            .len()
-            .checked_sub(digits.len())
-            .ok_or_else(|| CodecError::Custom(format!("a number of {} bytes is too great", digits.len())))?;
+        let place = wide.len().checked_sub(digits.len());
+        let place = place.ok_or_else(|| CodecError::Custom("a number has more than 128 bits".into()))?;
         wide[place..].copy_from_slice(&digits);
-        let value = u128::from_be_bytes(wide);
-        if tag == tag::POSITIVE_BIG {
+        Ok(u128::from_be_bytes(wide))
+    }
+
+    fn visit_integer<V: Visitor<'de>>(&mut self, byte: u8, visitor: V) -> Result<V::Value, CodecError> {
+        let value = self.argument(byte, "a number")?;
+        if byte >> 5 == major::UNSIGNED {
+            return visitor.visit_u64(value);
+        }
+        match i64::try_from(value) {
+            Ok(inverted) => visitor.visit_i64(-1 - inverted),
+            Err(_) => visitor.visit_i128(-1 - i128::from(value)),
+        }
+    }
+
+    fn visit_big<V: Visitor<'de>>(&mut self, byte: u8, visitor: V) -> Result<V::Value, CodecError> {
+        let value = self.big()?;
+        if byte == initial::POSITIVE_BIG {
             return visitor.visit_u128(value);
         }
-        let value = i128::try_from(value).map_err(|_| de::Error::custom("the number is too small"))?;
+        let value = i128::try_from(value).map_err(|_| CodecError::Custom("a number is too small".into()))?;
         visitor.visit_i128(-1 - value)
+    }
+
+    /// A float whose initial byte was read.
+    fn float(&mut self, byte: u8) -> Result<f64, CodecError> {
+        match byte {
+            initial::FLOAT_16 => Ok(half(u16::from_be_bytes(self.take_array()?)).into()),
+            initial::FLOAT_32 => Ok(f32::from_be_bytes(self.take_array()?).into()),
+            initial::FLOAT_64 => Ok(f64::from_be_bytes(self.take_array()?)),
+            _ => Err(CodecError::Unexpected { byte, at: "a float" }),
+        }
     }
 
     fn visit_simple<V: Visitor<'de>>(&mut self, byte: u8, visitor: V) -> Result<V::Value, CodecError> {
@@ -185,12 +228,28 @@ impl<'de> Decoder<'de> {
             initial::FALSE => visitor.visit_bool(false),
             initial::TRUE => visitor.visit_bool(true),
             initial::NULL | initial::UNDEFINED => visitor.visit_unit(),
-            initial::FLOAT_16 => visitor.visit_f32(half(u16::from_be_bytes(self.take_array()?))),
-            initial::FLOAT_32 => visitor.visit_f32(f32::from_be_bytes(self.take_array()?)),
-            initial::FLOAT_64 => visitor.visit_f64(f64::from_be_bytes(self.take_array()?)),
+            initial::FLOAT_16 | initial::FLOAT_32 | initial::FLOAT_64 => visitor.visit_f64(self.float(byte)?),
             _ => Err(CodecError::Unexpected { byte, at: "a value" }),
         }
     }
+}
+
+/// The refusal of a value of another kind than the type wants.
+#[cold]
+fn mismatch(byte: u8, expected: &dyn de::Expected) -> CodecError {
+    let found = match (byte >> 5, byte) {
+        (major::UNSIGNED | major::NEGATIVE, _) => "a number",
+        (major::BYTES, _) => "bytes",
+        (major::TEXT, _) => "a text",
+        (major::ARRAY, _) => "an array",
+        (major::MAP, _) => "a map",
+        (major::TAG, _) => "a big number",
+        (_, initial::FALSE | initial::TRUE) => "a boolean",
+        (_, initial::NULL | initial::UNDEFINED) => "null",
+        (_, initial::FLOAT_16 | initial::FLOAT_32 | initial::FLOAT_64) => "a float",
+        _ => return CodecError::Unexpected { byte, at: "a value" },
+    };
+    de::Error::invalid_type(de::Unexpected::Other(found), expected)
 }
 
 /// The value of a 16-bit float (RFC 8949, appendix D).
@@ -206,31 +265,91 @@ fn half(bits: u16) -> f32 {
     if bits & 0x8000 == 0 { magnitude } else { -magnitude }
 }
 
+/// Methods that read the listed major types and refuse others.
+macro_rules! typed {
+    ($($method:ident: { $($major:pat => $visit:ident),* };)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+            let byte = self.initial()?;
+            match byte >> 5 {
+                $($major => self.$visit(byte, visitor),)*
+                _ => Err(mismatch(byte, &visitor)),
+            }
+        }
+    )*};
+}
+
 impl<'de> Deserializer<'de> for &mut Decoder<'de> {
     type Error = CodecError;
 
-    #[inline]
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
-        let byte = self.byte()?;
+        let byte = self.initial()?;
         match byte >> 5 {
-            major::UNSIGNED => visitor.visit_u64(self.argument(byte, "a number")?),
-            major::NEGATIVE => {
-                let inverted = self.argument(byte, "a number")?;
-                match i64::try_from(inverted) {
-                    Ok(inverted) => visitor.visit_i64(-1 - inverted),
-                    Err(_) => visitor.visit_i128(-1 - i128::from(inverted)),
-                }
-            }
-            major::BYTES => match self.string(byte, "bytes")? {
-                Cow::Borrowed(bytes) => visitor.visit_borrowed_bytes(bytes),
-                Cow::Owned(bytes) => visitor.visit_byte_buf(bytes),
-            },
+            major::UNSIGNED | major::NEGATIVE => self.visit_integer(byte, visitor),
+            major::BYTES => self.visit_bytes(byte, visitor),
             major::TEXT => self.visit_text(byte, visitor),
             major::ARRAY => self.visit_array(byte, visitor),
             major::MAP => self.visit_pairs(byte, visitor),
-            major::TAG => self.visit_tagged(byte, visitor),
+            major::TAG => self.visit_big(byte, visitor),
             _ => self.visit_simple(byte, visitor),
         }
+    }
+
+    // Each type below reads what it can be and nothing else, so that a component does not carry the
+    // code for an array in every integer.
+
+    typed! {
+        deserialize_bool: { major::SIMPLE => visit_simple };
+        deserialize_i8: { major::UNSIGNED | major::NEGATIVE => visit_integer };
+        deserialize_i16: { major::UNSIGNED | major::NEGATIVE => visit_integer };
+        deserialize_i32: { major::UNSIGNED | major::NEGATIVE => visit_integer };
+        deserialize_i64: { major::UNSIGNED | major::NEGATIVE => visit_integer };
+        deserialize_i128: { major::UNSIGNED | major::NEGATIVE => visit_integer, major::TAG => visit_big };
+        deserialize_u8: { major::UNSIGNED | major::NEGATIVE => visit_integer };
+        deserialize_u16: { major::UNSIGNED | major::NEGATIVE => visit_integer };
+        deserialize_u32: { major::UNSIGNED | major::NEGATIVE => visit_integer };
+        deserialize_u64: { major::UNSIGNED | major::NEGATIVE => visit_integer };
+        deserialize_u128: { major::UNSIGNED | major::NEGATIVE => visit_integer, major::TAG => visit_big };
+        deserialize_f32: { major::UNSIGNED | major::NEGATIVE => visit_integer, major::SIMPLE => visit_simple };
+        deserialize_f64: { major::UNSIGNED | major::NEGATIVE => visit_integer, major::SIMPLE => visit_simple };
+        deserialize_char: { major::TEXT => visit_text };
+        deserialize_str: { major::TEXT => visit_text };
+        deserialize_string: { major::TEXT => visit_text };
+        deserialize_identifier: { major::TEXT => visit_text };
+        deserialize_bytes: { major::BYTES => visit_bytes, major::TEXT => visit_text, major::ARRAY => visit_array };
+        deserialize_byte_buf: { major::BYTES => visit_bytes, major::TEXT => visit_text, major::ARRAY => visit_array };
+        deserialize_unit: { major::SIMPLE => visit_simple };
+        deserialize_seq: { major::ARRAY => visit_array };
+        deserialize_map: { major::MAP => visit_pairs };
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        self.deserialize_unit(visitor)
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, _len: usize, visitor: V) -> Result<V::Value, CodecError> {
+        self.deserialize_seq(visitor)
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _len: usize,
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        self.deserialize_seq(visitor)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        self.deserialize_map(visitor)
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
@@ -277,11 +396,6 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
 
     fn is_human_readable(&self) -> bool {
         false
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
-        unit unit_struct seq tuple tuple_struct map struct identifier
     }
 }
 

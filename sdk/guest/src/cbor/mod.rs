@@ -68,12 +68,15 @@ mod major {
     pub const ARRAY: u8 = 4;
     pub const MAP: u8 = 5;
     pub const TAG: u8 = 6;
+    pub const SIMPLE: u8 = 7;
 }
 
 /// Whole initial bytes.
 mod initial {
     pub const ARRAY_OPEN: u8 = 0x9f;
     pub const MAP_OPEN: u8 = 0xbf;
+    pub const POSITIVE_BIG: u8 = 0xc2;
+    pub const NEGATIVE_BIG: u8 = 0xc3;
     pub const FALSE: u8 = 0xf4;
     pub const TRUE: u8 = 0xf5;
     pub const NULL: u8 = 0xf6;
