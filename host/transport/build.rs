@@ -1,0 +1,11 @@
+//! Compiles `proto/peer.proto` without an installed `protoc`.
+
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto/peer.proto");
+    let descriptors = protox::compile(["peer.proto"], ["proto"])?;
+    // `Bytes` fields share the receive buffer: a frame is not copied between the socket and its reader.
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}
