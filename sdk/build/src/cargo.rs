@@ -17,7 +17,7 @@ const OUTPUT_BYTES_MAX: usize = 16 << 10;
 
 /// Settings of the release profile that every component is built with, whatever its manifest says.
 /// Optimised for speed: every replica runs it. Stripped, since names would cost load time.
-const PROFILE: [&str; 7] = [
+const PROFILE: [&str; 8] = [
     "profile.release.opt-level=3",
     "profile.release.lto=true",
     "profile.release.codegen-units=1",
@@ -25,6 +25,8 @@ const PROFILE: [&str; 7] = [
     "profile.release.strip=true",
     "profile.release.debug=false",
     "profile.release.incremental=false",
+    // Procedural macros run once; built alike for every guest, they are built once.
+    "profile.release.build-override.opt-level=0",
 ];
 
 /// Variables by which a calling cargo, or flags meant for the host, would reach into the build.
@@ -73,7 +75,6 @@ pub struct BuiltComponent {
 struct Package {
     name: String,
     manifest: PathBuf,
-    workspace: PathBuf,
     target_dir: PathBuf,
 }
 
@@ -130,11 +131,10 @@ fn package(manifest_dir: &Path) -> Result<Package, BuildError> {
     let packages = metadata["packages"].as_array().map_or(&[][..], Vec::as_slice);
     let name = packages.iter().find(is_it).and_then(|package| package["name"].as_str());
     let name = name.ok_or_else(|| not_a_crate("its Cargo.toml has no [package]".into()))?.to_owned();
-    let folder = |key: &str| metadata[key].as_str().map(PathBuf::from);
-    match (folder("workspace_root"), folder("target_directory")) {
-        (Some(workspace), Some(target_dir)) => Ok(Package { name, manifest, workspace, target_dir }),
-        _ => Err(not_a_crate("cargo metadata names no workspace".into())),
-    }
+    let target_dir = metadata["target_directory"].as_str();
+    let target_dir =
+        target_dir.ok_or_else(|| not_a_crate("cargo names no target folder for it".into()))?.into();
+    Ok(Package { name, manifest, target_dir })
 }
 
 /// Sees that the compiler selected in a folder can build for WebAssembly, and adds the target with rustup
@@ -160,16 +160,13 @@ pub fn ensure_target(folder: &Path) -> Result<(), BuildError> {
 }
 
 /// Flags that keep the builder's folders out of panic messages, so that the same sources give the same
-/// bytes everywhere.
-fn remap_flags(package: &Package) -> String {
+/// bytes everywhere. Paths within a workspace are relative already. The flags are the same for every
+/// crate, so that guests which share a target folder share their dependencies.
+fn remap_flags() -> String {
     let home = |variable: &str, below: &str| {
         std::env::var_os(variable).map(PathBuf::from).or_else(|| Some(std::env::home_dir()?.join(below)))
     };
-    let folders = [
-        (Some(package.workspace.clone()), "/source"),
-        (home("CARGO_HOME", ".cargo"), "/cargo"),
-        (home("RUSTUP_HOME", ".rustup"), "/rustup"),
-    ];
+    let folders = [(home("CARGO_HOME", ".cargo"), "/cargo"), (home("RUSTUP_HOME", ".rustup"), "/rustup")];
     let flags: Vec<String> = folders
         .iter()
         .filter_map(|(folder, name)| {
@@ -198,7 +195,7 @@ fn build_module(package: &Package, options: &BuildOptions) -> Result<PathBuf, Bu
     for variable in FOREIGN_VARIABLES {
         command.env_remove(variable);
     }
-    command.env("CARGO_ENCODED_RUSTFLAGS", remap_flags(package));
+    command.env("CARGO_ENCODED_RUSTFLAGS", remap_flags());
     if let Some(folder) = package.manifest.parent() {
         command.current_dir(folder);
     }

@@ -194,7 +194,7 @@ impl Context {
         self.effects.push(Effect::CancelTimer { id: id.to_owned() });
     }
 
-    /// A line for the node's log, under the component's name; never part of an outcome.
+    /// A line for the node's log; never part of an outcome.
     pub fn log(&self, level: LogLevel, message: &str) {
         self.store.host().log(level.into(), "component", message);
     }

@@ -22,6 +22,7 @@
 
 // So that derived code in this crate's own tests can name the crate as an author does.
 #[cfg(test)]
+#[allow(unused_extern_crates)]
 extern crate self as quorate_sdk;
 
 #[doc(hidden)]
@@ -41,6 +42,9 @@ mod store;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 mod time;
+
+#[cfg(test)]
+mod tests;
 
 pub use body::{Answer, Body, answer, done};
 pub use bytes::Bytes;

@@ -480,3 +480,79 @@ impl<'de> MapAccess<'de> for Fields<'_, '_> {
         self.probe.part(|probe| seed.deserialize(probe), note)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Serialize};
+
+    use super::variants_of;
+    use crate::Bytes;
+
+    #[derive(Serialize, Deserialize)]
+    enum Tree {
+        Branch(Vec<Tree>),
+        Leaf { value: u8 },
+    }
+
+    #[derive(Serialize, Deserialize)]
+    enum Color {
+        Red,
+        Green,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Inner {
+        flag: bool,
+        color: Color,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    enum Command {
+        Nested { inner: Inner, many: Vec<(u8, f32)>, map: BTreeMap<String, Bytes>, maybe: Option<char> },
+        Wrapped(Inner),
+        Bare(String),
+        Pair(i64, ()),
+        NotZero { first: std::num::NonZeroU8, second: u16 },
+        Recursive { tree: Tree, after: Tree },
+    }
+
+    fn schema<T: serde::de::DeserializeOwned>() -> String {
+        let mut json = String::new();
+        variants_of::<T>(&mut json);
+        json
+    }
+
+    #[test]
+    fn types_are_told_as_far_as_they_can_be() {
+        let json = schema::<Command>();
+        for part in [
+            r#"{"name":"inner","type":{"record":[{"name":"flag","type":"bool"},{"name":"color","type":{"choice":["Red","Green"]}}]}}"#,
+            r#"{"name":"many","type":{"list":{"tuple":["u8","f32"]}}}"#,
+            r#"{"name":"map","type":{"map":"bytes"}},{"name":"maybe","type":{"option":"char"}}"#,
+            r#"{"name":"wrapped","fields":[{"name":"flag","type":"bool"},"#,
+            r#"{"name":"bare","body":"string"}"#,
+            r#"{"name":"pair","body":{"tuple":["i64","null"]}}"#,
+            // Zero is refused, so the fields after it stay unknown; their names do not.
+            r#"{"name":"not-zero","fields":[{"name":"first","type":"u8"},{"name":"second","type":"any"}]}"#,
+            r#"{"name":"tree","type":{"choice":["Branch","Leaf"]}}"#,
+        ] {
+            assert!(json.contains(part), "{part} is not in {json}");
+        }
+    }
+
+    #[test]
+    fn types_without_variants_have_none() {
+        assert_eq!(schema::<()>(), "[]");
+        assert_eq!(schema::<crate::Nothing>(), "[]");
+        assert_eq!(schema::<BTreeMap<String, u8>>(), "[]");
+    }
+
+    #[test]
+    fn odd_names_are_escaped() {
+        let mut json = String::new();
+        super::quote("a\"b\\c\n", &mut json);
+        assert_eq!(json, r#""a\"b\\c\u000a""#);
+    }
+}

@@ -180,7 +180,14 @@ impl Host for MemoryHost {
     }
 
     fn log(&self, level: Level, target: &str, message: &str) {
-        self.0.borrow_mut().lines.push(format!("{level:?} {target}: {message}"));
+        let level = match level {
+            Level::Trace => "trace",
+            Level::Debug => "debug",
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+        };
+        self.0.borrow_mut().lines.push(format!("{level} {target}: {message}"));
     }
 }
 

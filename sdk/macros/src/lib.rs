@@ -14,7 +14,7 @@ use proc_macro::TokenStream;
 /// for a field and `{0}` for an unnamed one. The name is the variant's in kebab-case unless it is
 /// stated.
 ///
-/// ```ignore
+/// ```text
 /// #[derive(Reject)]
 /// enum Refused {
 ///     #[reject(code = 200, message = "account `{account}` is not open")]

@@ -141,3 +141,103 @@ fn kebab_case(name: &str) -> String {
     }
     kebab
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use syn::parse_quote;
+
+    use super::*;
+
+    fn refusal(input: DeriveInput) -> String {
+        derive(&input).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_enum_with_codes_and_messages_derives() {
+        let input: DeriveInput = parse_quote! {
+            enum Refused<'a> {
+                #[reject(code = 200, message = "no {what}")]
+                NotThere { what: &'a str },
+                #[reject(code = 201, name = "odd", message = "{1} of {0}")]
+                Odd(u8, u8),
+            }
+        };
+        let code = derive(&input).unwrap().to_string();
+        for part in ["impl < 'a >", "\"not-there\"", "\"odd\"", "201u32", "\"{field_1} of {field_0}\""] {
+            assert!(code.contains(part), "{part} is not in {code}");
+        }
+        let empty: DeriveInput = parse_quote!(
+            enum Never {}
+        );
+        assert!(derive(&empty).is_ok());
+    }
+
+    #[test]
+    fn codes_and_names_are_an_authors_own_and_unique() {
+        let reserved = refusal(parse_quote!(
+            enum E {
+                #[reject(code = 199, message = "m")]
+                A,
+            }
+        ));
+        assert!(reserved.contains("below 200"), "{reserved}");
+        let code = refusal(parse_quote! {
+            enum E { #[reject(code = 200, message = "m")] A, #[reject(code = 200, message = "m")] B }
+        });
+        assert!(code.contains("this code"), "{code}");
+        let name = refusal(parse_quote! {
+            enum E { #[reject(code = 200, message = "m")] A, #[reject(code = 201, name = "a", message = "m")] B }
+        });
+        assert!(name.contains("this name"), "{name}");
+    }
+
+    #[test]
+    fn what_is_missing_or_unknown_is_said() {
+        assert!(
+            refusal(parse_quote!(
+                struct S;
+            ))
+            .contains("only an enum")
+        );
+        assert!(
+            refusal(parse_quote!(
+                enum E {
+                    A,
+                }
+            ))
+            .contains("#[reject(code = 200")
+        );
+        assert!(
+            refusal(parse_quote!(
+                enum E {
+                    #[reject(code = 200)]
+                    A,
+                }
+            ))
+            .contains("#[reject(code = 200")
+        );
+        let key = refusal(parse_quote!(
+            enum E {
+                #[reject(code = 200, text = "m")]
+                A,
+            }
+        ));
+        assert!(key.contains("only `code`"), "{key}");
+        let field = refusal(parse_quote!(
+            enum E {
+                #[reject(code = 200, message = "{b}")]
+                A { a: u8 },
+            }
+        ));
+        assert!(field.contains("no field `b`"), "{field}");
+        let place = refusal(parse_quote!(
+            enum E {
+                #[reject(code = 200, message = "{1}")]
+                A(u8),
+            }
+        ));
+        assert!(place.contains("no field `1`"), "{place}");
+    }
+}

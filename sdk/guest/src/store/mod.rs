@@ -22,6 +22,9 @@ mod map;
 mod scan;
 mod value;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use buffer::Store;
 pub use key::{AsKey, Key};
 pub use map::{Iter, Map};
