@@ -58,7 +58,6 @@ fn grpc_code(code: ErrorCode) -> Code {
         ErrorCode::Overloaded | ErrorCode::TooManySessions | ErrorCode::WindowFull => Code::ResourceExhausted,
         ErrorCode::UnknownGroup | ErrorCode::SessionExpired | ErrorCode::NotFound => Code::NotFound,
         ErrorCode::SequenceStale | ErrorCode::TooLarge | ErrorCode::Invalid => Code::InvalidArgument,
-        ErrorCode::QueryRejected => Code::FailedPrecondition,
         ErrorCode::LeadershipLost | ErrorCode::ApplyHalted => Code::Aborted,
         ErrorCode::Unauthorized => Code::PermissionDenied,
         ErrorCode::AlreadyExists => Code::AlreadyExists,
