@@ -1,13 +1,14 @@
 //! All that a step asks of the outside, in one value read in one order (etcd's `Ready` is the model).
 //!
-//! Relies on `types`. Promises, by construction, that a promise to a peer carries the token that must
-//! be durable before it leaves: [`Outgoing::after`] is the only way to send a [`Promise`]. Does not
-//! know how effects are carried out.
+//! Relies on `types` and on the protocols' split of what they say into what binds the sender and what
+//! does not. Promises, by construction, that a promise to a peer carries the token that must be durable
+//! before it leaves: `Outgoing::after` is the only way to send a [`Promise`]. Does not know how effects
+//! are carried out.
 
 use bytes::Bytes;
 use quorate_types::{Entry, Epoch, LogIndex, NodeId, Position, Term, Time};
 
-use crate::{Message, ProposalId, ReadId};
+use crate::{Message, ProposalId, ReadId, raft};
 
 /// Names a persist request; grows by one with each request of a replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +20,9 @@ pub struct Token(pub u64);
 pub struct Persist {
     /// Comes back in [`crate::Input::Persisted`].
     pub token: Token,
+    /// Before anything else, every entry that the log holds is void, and the next one follows this
+    /// position: an installed snapshot replaced that history. The hard state stays.
+    pub reset: Option<Position>,
     /// The protocol's durable variables in its own encoding, if they changed.
     pub hard_state: Option<Bytes>,
     /// Consecutive entries. They replace whatever the log holds from the first one's index on.
@@ -27,9 +31,27 @@ pub struct Persist {
 
 /// A message that promises something about this replica's durable state: a vote, an acknowledgement.
 ///
-/// It can be made from a [`Message`] only together with the token of that state.
-#[derive(Clone, Debug)]
-pub struct Promise(pub(crate) Message);
+/// It can only be sent together with the token of that state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promise(Message);
+
+impl Promise {
+    /// A Raft pledge made in `term`.
+    pub(crate) fn raft(term: Term, pledge: raft::Pledge) -> Self {
+        Self(Message::Raft(raft::Message { term, body: raft::Body::Pledge(pledge) }))
+    }
+}
+
+/// A message that binds nobody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unbinding(Message);
+
+impl Unbinding {
+    /// A Raft statement made in `term`.
+    pub(crate) fn raft(term: Term, statement: raft::Statement) -> Self {
+        Self(Message::Raft(raft::Message { term, body: raft::Body::Statement(statement) }))
+    }
+}
 
 /// A message to one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +63,8 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// A message that promises nothing and may leave at once.
-    pub(crate) fn at_once(to: NodeId, request: Message) -> Self {
-        Self { to, message: request, after: None }
+    pub(crate) fn at_once(to: NodeId, unbinding: Unbinding) -> Self {
+        Self { to, message: unbinding.0, after: None }
     }
 
     /// A promise, to leave once `token` is durable.
@@ -97,6 +119,9 @@ pub enum ProposeError {
     /// Too much is appended and not yet committed.
     #[error("too many uncommitted bytes")]
     Overloaded,
+    /// Nobody may propose an entry of this kind or size.
+    #[error("no entry of this kind or size can be proposed")]
+    NotAllowed,
 }
 
 /// Why a read was not confirmed.

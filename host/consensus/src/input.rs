@@ -71,9 +71,12 @@ pub enum Input {
         /// The first index worth keeping; at most the mark's index + 1.
         keep_from: LogIndex,
     },
-    /// A snapshot that [`crate::Effects::fetch`] asked for is durable and in force.
+    /// A snapshot that [`crate::Effects::fetch`] asked for is durable and in force. The mark lies at or
+    /// after the position fetched, and beyond everything applied. Whether the durable log is void says
+    /// [`crate::Persist::reset`]: entries after the mark may have been acknowledged and must stay.
     SnapshotInstalled(SnapshotMark),
-    /// A snapshot that [`crate::Effects::fetch`] asked for could not be had; ask again when useful.
+    /// A snapshot that [`crate::Effects::fetch`] asked for could not be had; ask again when useful. Each
+    /// fetch must end in this or in [`Input::SnapshotInstalled`]: until then no entries are taken.
     SnapshotFailed(Position),
     /// Hand leadership to this voter, if this replica leads.
     TransferLeader(NodeId),

@@ -12,8 +12,8 @@ pub mod raft;
 mod replica;
 
 pub use effects::{
-    Committed, Effects, Fence, Outgoing, Persist, ProposeError, Promise, ReadError, ReplicaRole, SnapshotFetch,
-    Status, Token,
+    Committed, Effects, Fence, Outgoing, Persist, Promise, ProposeError, ReadError, ReplicaRole,
+    SnapshotFetch, Status, Token,
 };
 pub use envelope::{Envelope, Message};
 pub use input::{Input, Now, Proposal, ProposalId, ReadId, SnapshotMark};

@@ -85,7 +85,8 @@ pub struct Start {
     pub base: SnapshotMark,
     /// The last durable [`crate::Persist::hard_state`]; `None` for a replica that never persisted one.
     pub hard_state: Option<Bytes>,
-    /// The durable entries after the base, consecutive. Earlier ones may come too and are dropped.
+    /// The durable entries after the base, consecutive. Earlier ones may come too and are dropped; if
+    /// the one at the base's index is not the base's, all are: a snapshot replaced that history.
     pub entries: Vec<Entry>,
 }
 
@@ -102,6 +103,12 @@ pub enum StartError {
         expected: quorate_types::LogIndex,
         /// The index found.
         found: quorate_types::LogIndex,
+    },
+    /// An entry cannot stand after the one before it, or is of a later term than the hard state.
+    #[error("the stored log is damaged: entry {index} cannot follow the one before it; repair this replica")]
+    Disorder {
+        /// The entry.
+        index: quorate_types::LogIndex,
     },
     /// The configuration is not valid.
     #[error(transparent)]
