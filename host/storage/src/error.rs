@@ -132,7 +132,8 @@ pub enum StoreError {
     Database(#[source] Box<redb::Error>),
     /// The database belongs to someone else. Nothing was changed.
     #[error(
-        "the state database belongs to {found}, this is {expected}: point --data at the directory of this node"
+        "the state database belongs to {found}, this is {expected}: point --data at the directory \
+         of this node"
     )]
     WrongIdentity {
         /// Whose it is.
@@ -142,7 +143,8 @@ pub enum StoreError {
     },
     /// The database was written by a version with another format. Nothing was changed.
     #[error(
-        "the state database has format {found}, this version reads {supported}: start the version that wrote it"
+        "the state database has format {found}, this version reads {supported}: start the version \
+         that wrote it"
     )]
     UnsupportedVersion {
         /// The format found.
@@ -152,12 +154,14 @@ pub enum StoreError {
     },
     /// The database has tables but does not say whose it is.
     #[error(
-        "the state database does not say whose it is: restore it from a backup, or start with an empty directory"
+        "the state database does not say whose it is: restore it from a backup, or start with an \
+         empty directory"
     )]
     NoIdentity,
     /// A value of a group's state is not what was written.
     #[error(
-        "the value of key {key:02x?} in space {space:?} of group {group} is damaged: repair the replica from its peers"
+        "the value of key {key:02x?} in space {space:?} of group {group} is damaged: repair the \
+         replica from its peers"
     )]
     DamagedPair {
         /// The group.
@@ -192,6 +196,12 @@ pub enum StoreError {
     Decode(#[from] DecodeError),
 }
 
+impl From<io::Error> for StoreError {
+    fn from(error: io::Error) -> Self {
+        Self::Database(Box::new(error.into()))
+    }
+}
+
 macro_rules! from_redb {
     ($($error:ident),*) => {
         $(impl From<redb::$error> for StoreError {
@@ -217,14 +227,19 @@ pub enum DirectoryError {
         source: io::Error,
     },
     /// Another process has it open.
-    #[error("{path} is in use by another process: stop that process, or point --data elsewhere", path = path.display())]
+    #[error(
+        "{path} is in use by another process: stop that process, or point --data \
+         elsewhere",
+        path = path.display()
+    )]
     InUse {
         /// The directory.
         path: PathBuf,
     },
     /// It belongs to someone else. Nothing was changed.
     #[error(
-        "{path} belongs to {found}, this is node {node} of cluster {cluster}: point --data at the directory of this node",
+        "{path} belongs to {found}, this is node {node} of cluster {cluster}: point --data at the \
+         directory of this node",
         path = path.display(), node = expected.node, cluster = expected.cluster
     )]
     WrongIdentity {
@@ -236,7 +251,11 @@ pub enum DirectoryError {
         expected: Identity,
     },
     /// It was written by a version with another format. Nothing was changed.
-    #[error("{path} has format {found}, this version reads {supported}: start the version that wrote it", path = path.display())]
+    #[error(
+        "{path} has format {found}, this version reads {supported}: start the version that wrote \
+         it",
+        path = path.display()
+    )]
     UnsupportedVersion {
         /// The directory.
         path: PathBuf,
@@ -246,7 +265,11 @@ pub enum DirectoryError {
         supported: u32,
     },
     /// It holds files that are not ours.
-    #[error("{path} holds {name} and no identity file: point --data at an empty directory", path = path.display())]
+    #[error(
+        "{path} holds {name} and no identity file: point --data at an empty \
+         directory",
+        path = path.display()
+    )]
     NotOurs {
         /// The directory.
         path: PathBuf,
@@ -254,7 +277,11 @@ pub enum DirectoryError {
         name: String,
     },
     /// Its identity file cannot be read.
-    #[error("the identity file of {path} is damaged ({reason}): restore it from a backup", path = path.display())]
+    #[error(
+        "the identity file of {path} is damaged ({reason}): restore it from a \
+         backup",
+        path = path.display()
+    )]
     Damaged {
         /// The directory.
         path: PathBuf,

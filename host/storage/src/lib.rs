@@ -10,9 +10,10 @@
 //! |---|---|
 //! | `disk`, `file_disk`, `sim_disk` | files of one directory: the interface, real, simulated |
 //! | `wal` | the shared log: format, recovery, truncation |
-//! | `store` | the redb tables |
+//! | `store`, `backend` | the redb tables, and where redb keeps its file |
 //! | `directory` | the data directory: identity file and lock |
 
+mod backend;
 mod directory;
 mod disk;
 mod error;
@@ -22,13 +23,14 @@ mod sim_disk;
 mod store;
 mod wal;
 
+pub use backend::{DiskBackend, SimBackend};
 pub use directory::DataDirectory;
 pub use disk::{Disk, DiskFile};
 pub use error::{DirectoryError, StoreError, WalError};
 pub use file_disk::{FileDisk, FileDiskFile};
 pub use identity::Identity;
 pub use sim_disk::{SimDisk, SimFile, SimOperation};
-pub use store::{Change, DiskBackend, LoadedCheckpoint, Pair, SimBackend, Space, Store};
+pub use store::{Change, LoadedCheckpoint, Pair, Space, Store};
 pub use wal::{
     Damage, DamageKind, FlushDone, FlushPending, GroupAppend, HARD_STATE_BYTES_MAX, RecoveredGroup, Recovery,
     Wal, WalOptions, WalStatistics,

@@ -18,6 +18,7 @@
 //! opening after a crash does not walk the whole file. Does not know what headers, descriptions and
 //! states mean.
 
+use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -28,7 +29,7 @@ use redb::{
     TableDefinition, WriteTransaction,
 };
 
-use crate::{Disk, DiskFile, Identity, SimDisk, SimFile, StoreError};
+use crate::{Disk, DiskBackend, FileDisk, Identity, StoreError};
 
 const FORMAT_VERSION: u32 = 1;
 const CHECKSUM_BYTES: usize = 4;
@@ -77,7 +78,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the database file, or makes it.
+    /// Opens the database file, or makes it in its directory.
     ///
     /// # Errors
     ///
@@ -85,11 +86,34 @@ impl Store {
     /// for a database that is not ours, before anything in its tables is changed, and
     /// [`StoreError::Database`].
     pub fn open(path: &Path, identity: &Identity) -> Result<Self, StoreError> {
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
-        Self::with_database(database, identity)
+        let no_file = || io::Error::new(io::ErrorKind::InvalidInput, "the path names no file");
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(no_file)?;
+        let directory = path.parent().ok_or_else(no_file)?;
+        Self::open_on(&FileDisk::open(directory)?, name, identity)
     }
 
-    /// As [`Store::open`], on other storage.
+    /// As [`Store::open`], on any disk. A database that is new gets its name only once it is whole, so
+    /// that a crash while it is made leaves none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open`].
+    pub fn open_on<D: Disk>(disk: &D, name: &str, identity: &Identity) -> Result<Self, StoreError> {
+        let names = disk.list()?;
+        if !names.iter().any(|found| found == name) {
+            let unfinished = format!("{name}.new");
+            if names.contains(&unfinished) {
+                disk.remove(&unfinished)?;
+            }
+            drop(Self::with_backend(DiskBackend::create(disk, &unfinished)?, identity)?);
+            disk.rename(&unfinished, name)?;
+            disk.sync_directory()?;
+        }
+        Self::with_backend(DiskBackend::open(disk, name)?, identity)
+    }
+
+    /// As [`Store::open`], on other storage; empty storage becomes a new database, and a crash
+    /// meanwhile may leave one that cannot be opened.
     ///
     /// # Errors
     ///
@@ -520,65 +544,4 @@ fn seal_into<'a>(buffer: &'a mut Vec<u8>, tag: &[u8], key: &[u8], value: &[u8]) 
 fn unseal(tag: &[u8], key: &[u8], sealed: &[u8]) -> Option<Bytes> {
     let (sum, value) = sealed.split_first_chunk::<CHECKSUM_BYTES>()?;
     (u32::from_le_bytes(*sum) == checksum(tag, key, value)).then(|| Bytes::copy_from_slice(value))
-}
-
-/// A file of a [`Disk`] as redb's storage.
-#[derive(Debug)]
-pub struct DiskBackend<F> {
-    file: F,
-}
-
-/// redb's storage on the simulated disk: what was not synchronised is lost, kept or torn at a crash.
-pub type SimBackend = DiskBackend<SimFile>;
-
-impl<F: DiskFile> DiskBackend<F> {
-    /// Opens a file of `disk`, or makes it.
-    ///
-    /// # Errors
-    ///
-    /// Those of the disk.
-    pub fn open<D: Disk<File = F>>(disk: &D, name: &str) -> std::io::Result<Self> {
-        let file = match disk.open(name) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let file = disk.create(name, 0)?;
-                disk.sync_directory()?;
-                file
-            }
-            other => other?,
-        };
-        Ok(Self { file })
-    }
-}
-
-impl SimBackend {
-    /// The usual file of the simulated disk.
-    ///
-    /// # Errors
-    ///
-    /// Those of the disk.
-    pub fn of(disk: &SimDisk) -> std::io::Result<Self> {
-        Self::open(disk, "state.redb")
-    }
-}
-
-impl<F: DiskFile> StorageBackend for DiskBackend<F> {
-    fn len(&self) -> Result<u64, std::io::Error> {
-        self.file.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
-        self.file.read_at(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
-        self.file.set_len(len)
-    }
-
-    fn sync_data(&self) -> Result<(), std::io::Error> {
-        self.file.flush()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
-        self.file.write_at(offset, data)
-    }
 }

@@ -12,7 +12,7 @@
 //! | segment          | offset          |         |      |      |
 //! +------------------+-----------------+---------+------+------+-------------------
 //!
-//! append    1 | group incarnation boot | hard state? | entries        entries replace from the first on
+//! append    1 | group incarnation boot | hard state? | base | entries     replace from the first on
 //! standing  2 | group incarnation boot | hard state? | base | whole? | damage? | entries  (never replace)
 //! base      3 | group | through                                       entries up to here are not needed
 //! reset     4 | group | after                                         no entry is valid, the next is after
@@ -209,7 +209,7 @@ pub(super) struct Standing {
 /// A record to be written; borrows what it says.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum RecordRef<'a> {
-    Append { owner: Owner, hard_state: Option<&'a Bytes>, entries: &'a [Entry] },
+    Append { owner: Owner, hard_state: Option<&'a Bytes>, base: LogIndex, entries: &'a [Entry] },
     Standing { owner: Owner, standing: &'a Standing, entries: &'a [Entry] },
     Base { group: GroupId, through: LogIndex },
     Reset { group: GroupId, after: LogIndex },
@@ -220,7 +220,7 @@ pub(super) enum RecordRef<'a> {
 /// A record that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Record {
-    Append { owner: Owner, hard_state: Option<Bytes>, entries: Vec<Entry> },
+    Append { owner: Owner, hard_state: Option<Bytes>, base: LogIndex, entries: Vec<Entry> },
     Standing { owner: Owner, standing: Standing, entries: Vec<Entry> },
     Base { group: GroupId, through: LogIndex },
     Reset { group: GroupId, after: LogIndex },
@@ -234,10 +234,11 @@ pub(super) const RECORD_OVERHEAD_BYTES: usize = 96;
 impl RecordRef<'_> {
     fn encode(&self, out: &mut Writer) {
         match *self {
-            Self::Append { owner, hard_state, entries } => {
+            Self::Append { owner, hard_state, base, entries } => {
                 out.u8(1);
                 owner.encode(out);
                 encode_optional(hard_state, out);
+                out.u64(base.0);
                 encode_entries(entries, out);
             }
             Self::Standing { owner, standing, entries } => {
@@ -277,6 +278,7 @@ impl Record {
             1 => Ok(Self::Append {
                 owner: Owner::decode(from)?,
                 hard_state: decode_optional(from)?,
+                base: LogIndex(from.u64("append base")?),
                 entries: decode_entries(from)?,
             }),
             2 => {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use quorate_types::{BootNumber, GroupId, Incarnation, LogIndex};
 
 use super::Damage;
-use super::batch::{Owner, Standing};
+use super::batch::{Owner, RECORD_OVERHEAD_BYTES, Standing};
 use super::segment::SegmentNumber;
 
 /// Consecutive entries whose live copies lie in one segment, in records from `since` on.
@@ -102,10 +102,6 @@ impl GroupIndex {
     pub(super) fn append(&mut self, first: LogIndex, last: LogIndex, bytes: u64, place: RecordPlace) {
         let replaces = first <= self.last();
         self.truncate_from(first);
-        if self.runs.is_empty() && self.base < first.previous() {
-            // The first entries the log ever sees of a group begin wherever its checkpoint ends.
-            self.base = first.previous();
-        }
         self.extend(Run { first, last, segment: place.segment, since: place.record, bytes }, !replaces);
     }
 
@@ -215,6 +211,20 @@ impl GroupIndex {
         self.state_segment.get_or_insert(segment);
     }
 
+    /// A record's base, which stands in `segment`.
+    pub(super) fn take_base(&mut self, base: LogIndex, segment: SegmentNumber) {
+        self.compact(base);
+        if self.base > LogIndex::ZERO {
+            self.base_segment = Some(segment);
+        }
+    }
+
+    /// Bytes of the records that say what is known apart from entries, if they lie in this segment.
+    pub(super) fn standing_bytes_in(&self, segment: SegmentNumber) -> u64 {
+        let hard_state = self.hard_state.as_ref().map_or(0, Bytes::len);
+        if self.stands_in(segment) { (RECORD_OVERHEAD_BYTES + hard_state) as u64 } else { 0 }
+    }
+
     /// Whether nothing was ever said of where the group's entries begin.
     pub(super) fn is_blank(&self) -> bool {
         self.runs().is_empty() && self.base == LogIndex::ZERO && self.base_segment.is_none()
@@ -282,8 +292,9 @@ mod tests {
                     // As truncation does it: live entries of the oldest segment, consecutive ones at once.
                     Step::Move { skip, count } => {
                         let oldest = live.values().map(|at| at.segment).min();
-                        let held: Vec<u64> = live.iter().filter(|(_, at)| Some(at.segment) == oldest).map(|(i, _)| *i).collect();
-                        let chosen: Vec<u64> = held.into_iter().skip(skip as usize).take(count as usize).collect();
+                        let held = live.iter().filter(|(_, at)| Some(at.segment) == oldest);
+                        let held = held.map(|(entry, _)| *entry);
+                        let chosen: Vec<u64> = held.skip(skip as usize).take(count as usize).collect();
                         for stretch in chosen.chunk_by(|a, b| a + 1 == *b) {
                             if oldest == Some(SegmentNumber(segment)) {
                                 continue;
@@ -305,7 +316,8 @@ mod tests {
                 }
                 for (entry, at) in &copies {
                     let expected = live.get(entry) == Some(at);
-                    prop_assert_eq!(index.is_live(LogIndex(*entry), *at), expected, "entry {} at {:?}", entry, at);
+                    let found = index.is_live(LogIndex(*entry), *at);
+                    prop_assert_eq!(found, expected, "entry {} at {:?}", entry, at);
                 }
                 prop_assert_eq!(index.last().0, live.keys().last().copied().unwrap_or(base));
                 prop_assert!(index.runs().windows(2).all(|pair| pair[0].last.next() == pair[1].first));

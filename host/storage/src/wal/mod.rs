@@ -21,23 +21,27 @@
 //! owner or format is refused before anything is changed. Knows no protocol and no clock.
 
 mod batch;
+mod check;
 mod files;
 mod index;
 mod reader;
 mod recovery;
+mod report;
 mod segment;
 mod truncation;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_types::{BootNumber, ENTRY_BYTES_MAX, Entry, GroupId, Incarnation, LogIndex, Position};
+use quorate_types::{BootNumber, Entry, GroupId, Incarnation, LogIndex, Position};
 
 pub use batch::HARD_STATE_BYTES_MAX;
+pub use report::{Damage, DamageKind, RecoveredGroup, Recovery};
+
 use batch::{BATCH_BYTES_TARGET, BatchBuilder, BatchPlace, Owner, RECORD_OVERHEAD_BYTES, RecordRef};
+use check::Tail;
 use files::{SegmentFiles, SegmentStart};
 use index::{GroupIndex, RecordPlace};
 use segment::{BATCHES_OFFSET, LogOffset, SECTOR_BYTES, SegmentNumber};
@@ -86,79 +90,6 @@ pub struct GroupAppend {
     pub hard_state: Option<Bytes>,
     /// Consecutive entries. They replace whatever the log holds from the first one's index on.
     pub entries: Vec<Entry>,
-}
-
-/// What the log held when it was opened.
-#[derive(Clone, Debug, Default)]
-pub struct Recovery {
-    /// Every group it knows.
-    pub groups: BTreeMap<GroupId, RecoveredGroup>,
-    /// What was lost, if anything. Every group then carries damage too; a group that is not listed may
-    /// have had its only records there.
-    pub damage: Option<Damage>,
-    /// Bytes of batches cut off at the end, none of which was ever confirmed as durable; sectors of
-    /// batches that cannot be told from zeroes are not counted.
-    pub torn_bytes: u64,
-    /// There was no log at all.
-    pub is_new: bool,
-}
-
-/// What the log held of one group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecoveredGroup {
-    /// The life of the replica's durable state.
-    pub incarnation: Incarnation,
-    /// The last start of the replica that wrote anything.
-    pub boot: BootNumber,
-    /// The last hard state.
-    pub hard_state: Option<Bytes>,
-    /// Entries up to here were released or replaced by a snapshot.
-    pub base: LogIndex,
-    /// Consecutive entries from `base + 1` on. With damage: those of some earlier moment.
-    pub entries: Vec<Entry>,
-    /// Records may be missing: the replica must repair from its peers before it votes. Stays until
-    /// [`Wal::mark_repaired`], [`Wal::reset`] or [`Wal::forget`].
-    pub damage: Option<Damage>,
-}
-
-/// A part of the log that was durable once and cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// What is wrong.
-    pub kind: DamageKind,
-    /// The segment.
-    pub segment: u64,
-    /// Where in the segment, in bytes.
-    pub offset: u64,
-    /// How many bytes, at least.
-    pub bytes: u64,
-}
-
-/// What is wrong with a part of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DamageKind {
-    /// Bytes are not what was written.
-    Corrupt,
-    /// A segment file is not there.
-    SegmentMissing,
-    /// No segment file is there, though the node runs groups.
-    LogMissing,
-    /// Entries of the group are not consecutive.
-    EntriesMissing,
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { segment, offset, bytes, .. } = self;
-        match self.kind {
-            DamageKind::Corrupt => {
-                write!(f, "{bytes} bytes at {offset} of log segment {segment:016x} cannot be read")
-            }
-            DamageKind::SegmentMissing => write!(f, "log segment {segment:016x} is missing"),
-            DamageKind::LogMissing => write!(f, "the log is missing"),
-            DamageKind::EntriesMissing => write!(f, "entries of the group are missing from the log"),
-        }
-    }
 }
 
 /// Counters since the log was opened, and its present size.
@@ -217,6 +148,7 @@ struct Closed<F> {
 #[derive(Debug)]
 struct Appended {
     owner: Owner,
+    base: LogIndex,
     hard_state: Option<Bytes>,
     /// First and last entry, and their encoded bytes.
     entries: Option<(LogIndex, LogIndex, u64)>,
@@ -242,24 +174,19 @@ pub struct Wal<D: Disk> {
     appended: Vec<Appended>,
     /// The last index of each group within the batch being checked.
     tails: BTreeMap<GroupId, Tail>,
+    /// The base of its group at each item of the batch being checked.
+    bases: Vec<LogIndex>,
     next_sequence: u64,
     next_record: u64,
     confirmed: LogOffset,
     truncation: Option<Truncation>,
-    /// Something changed that may let a segment be freed.
+    /// Something changed since the last pass over the segments began that may let one be freed.
     may_truncate: bool,
+    /// The pass ends before this segment: what a pass copied, it does not copy again.
+    pass_end: SegmentNumber,
     zeroes: Arc<[u8]>,
     counters: WalStatistics,
     failed: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Tail {
-    incarnation: Incarnation,
-    base: LogIndex,
-    last: LogIndex,
-    /// Whether the group may begin anywhere.
-    is_new: bool,
 }
 
 /// A flush that can run on another thread while batches are appended.
@@ -320,12 +247,13 @@ impl<D: Disk> Wal<D> {
         self.check_usable()?;
         self.validate(batch)?;
         self.begin_batch()?;
-        for item in batch {
+        let active = self.active.number;
+        for (at, item) in batch.iter().enumerate() {
             let mut hard_state = item.hard_state.as_ref();
             let mut entries = item.entries.as_slice();
             loop {
                 let (now, later) = entries.split_at(self.fitting(entries));
-                self.push_append(item, hard_state.take(), now);
+                self.push_append(item, self.bases[at], hard_state.take(), now);
                 entries = later;
                 if self.builder.len() >= self.batch_bytes_target() {
                     self.write_batch()?;
@@ -336,7 +264,9 @@ impl<D: Disk> Wal<D> {
                 }
             }
         }
-        self.write_batch()
+        let written = self.write_batch();
+        self.may_truncate |= self.active.number > active;
+        written
     }
 
     /// Makes all that was appended durable; returns at once if it is.
@@ -429,10 +359,12 @@ impl<D: Disk> Wal<D> {
     /// Checks everything that could be refused, before anything is written.
     fn validate(&mut self, batch: &[GroupAppend]) -> Result<(), WalError> {
         self.tails.clear();
+        self.bases.clear();
         for item in batch {
             let group = item.group;
             let tail = self.tails.entry(group).or_insert_with(|| Tail::of(self.index.get(&group)));
             tail.accept(item)?;
+            self.bases.push(tail.base);
         }
         Ok(())
     }
@@ -469,17 +401,24 @@ impl<D: Disk> Wal<D> {
         }
     }
 
-    fn push_append(&mut self, item: &GroupAppend, hard_state: Option<&Bytes>, entries: &[Entry]) {
+    fn push_append(
+        &mut self,
+        item: &GroupAppend,
+        base: LogIndex,
+        hard_state: Option<&Bytes>,
+        entries: &[Entry],
+    ) {
         let owner = Owner { group: item.group, incarnation: item.incarnation, boot: item.boot };
         let bytes = entries.iter().map(|entry| entry.encoded_len() as u64).sum();
         let range = entries.first().zip(entries.last());
         self.appended.push(Appended {
             owner,
+            base,
             hard_state: hard_state.cloned(),
             entries: range.map(|(first, last)| (first.index(), last.index(), bytes)),
             record: self.builder.records().into(),
         });
-        self.builder.push(&RecordRef::Append { owner, hard_state, entries });
+        self.builder.push(&RecordRef::Append { owner, hard_state, base, entries });
     }
 
     /// Writes what was built, if anything, and brings the index up to date.
@@ -492,6 +431,7 @@ impl<D: Disk> Wal<D> {
             let at = RecordPlace { record: place.record + appended.record, ..place };
             let index = self.index.entry(appended.owner.group).or_default();
             index.take_owner(appended.owner);
+            index.take_base(appended.base, at.segment);
             index.take_hard_state(appended.hard_state, at.segment);
             if let Some((first, last, bytes)) = appended.entries {
                 index.append(first, last, bytes, at);
@@ -576,7 +516,6 @@ impl<D: Disk> Wal<D> {
             salt: old.salt,
         });
         self.confirmed = self.end();
-        self.may_truncate = true;
         Ok(())
     }
 
@@ -599,10 +538,12 @@ impl<D: Disk> Wal<D> {
             builder: BatchBuilder::default(),
             appended: Vec::new(),
             tails: BTreeMap::new(),
+            bases: Vec::new(),
             next_sequence: start.first_sequence,
             next_record: start.first_record,
             confirmed,
             truncation: None,
+            pass_end: SegmentNumber::default(),
             zeroes,
             counters: WalStatistics::default(),
             failed: false,
@@ -618,69 +559,5 @@ impl Mark {
             Self::Forget { group } => RecordRef::Forget { group },
             Self::Repaired { group } => RecordRef::Repaired { group },
         }
-    }
-}
-
-impl Tail {
-    fn of(index: Option<&GroupIndex>) -> Self {
-        match index {
-            None => Self::new_life(Incarnation::ZERO),
-            Some(index) => Self {
-                incarnation: index.incarnation,
-                base: index.base,
-                last: index.last(),
-                is_new: index.is_blank(),
-            },
-        }
-    }
-
-    fn new_life(incarnation: Incarnation) -> Self {
-        Self { incarnation, base: LogIndex::ZERO, last: LogIndex::ZERO, is_new: true }
-    }
-
-    /// Checks that the log can take this after what came before.
-    fn accept(&mut self, item: &GroupAppend) -> Result<(), WalError> {
-        let group = item.group;
-        if item.incarnation < self.incarnation {
-            return Err(WalError::StaleIncarnation {
-                group,
-                known: self.incarnation,
-                given: item.incarnation,
-            });
-        }
-        if item.incarnation > self.incarnation && self.incarnation > Incarnation::ZERO {
-            *self = Self::new_life(item.incarnation);
-        }
-        self.incarnation = item.incarnation;
-        let too_large = |what, bytes, bound| Err(WalError::TooLarge { what, group, bytes, bound });
-        if let Some(hard_state) = &item.hard_state
-            && hard_state.len() > HARD_STATE_BYTES_MAX
-        {
-            return too_large("hard state", hard_state.len(), HARD_STATE_BYTES_MAX);
-        }
-        let Some(first) = item.entries.first() else {
-            return Ok(());
-        };
-        let gap = |from, to, given| Err(WalError::Gap { group, from, to, given });
-        let (from, to) = (self.base.next(), self.last.next());
-        if !self.is_new && !(from..=to).contains(&first.index()) {
-            return gap(from, to, first.index());
-        }
-        let mut expected = first.index();
-        for entry in &item.entries {
-            if entry.index() != expected {
-                return gap(expected, expected, entry.index());
-            }
-            if entry.body.len() > ENTRY_BYTES_MAX {
-                return too_large("entry", entry.body.len(), ENTRY_BYTES_MAX);
-            }
-            expected = expected.next();
-        }
-        if self.is_new {
-            self.base = first.index().previous();
-        }
-        self.is_new = false;
-        self.last = expected.previous();
-        Ok(())
     }
 }

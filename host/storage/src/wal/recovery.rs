@@ -43,13 +43,20 @@ struct Found<F> {
     length: u64,
 }
 
+/// The files of a log directory.
+struct Survey<F> {
+    /// In order.
+    segments: Vec<Found<F>>,
+    spares: Vec<Spare>,
+}
+
 /// Opens the log; see [`Wal::open`].
 pub(super) fn open<D: Disk>(
     disk: D,
     identity: Identity,
     options: WalOptions,
 ) -> Result<(Wal<D>, Recovery), WalError> {
-    let (found, spares) = survey(&disk, &identity)?;
+    let Survey { segments: found, spares } = survey(&disk, &identity)?;
     let mut replay = Replay::default();
     let mut ends = Vec::new();
     for (at, segment) in found.iter().enumerate() {
@@ -93,7 +100,7 @@ pub(super) fn open<D: Disk>(
 }
 
 /// Lists and checks all files before anything is changed; segments come in order.
-fn survey<D: Disk>(disk: &D, identity: &Identity) -> Result<(Vec<Found<D::File>>, Vec<Spare>), WalError> {
+fn survey<D: Disk>(disk: &D, identity: &Identity) -> Result<Survey<D::File>, WalError> {
     let fault = |operation, file: &str| {
         let file = file.to_owned();
         move |source| WalError::Io { operation, file, source }
@@ -132,7 +139,7 @@ fn survey<D: Disk>(disk: &D, identity: &Identity) -> Result<(Vec<Found<D::File>>
         let length = file.len().map_err(fault("read", &name))?;
         found.push(Found { number, file: Arc::new(file), header, length });
     }
-    Ok((found, spares))
+    Ok(Survey { segments: found, spares })
 }
 
 impl<F> Found<F> {
@@ -282,8 +289,9 @@ impl Replay {
         for (record, number) in records.into_iter().zip(header.first_record..) {
             let place = RecordPlace { segment, record: number };
             match record {
-                Record::Append { owner, hard_state, entries } => {
+                Record::Append { owner, hard_state, base, entries } => {
                     self.owned(owner, |group| {
+                        group.index.take_base(base, segment);
                         group.index.take_hard_state(hard_state, segment);
                         group.append(entries, place);
                     });
@@ -296,8 +304,7 @@ impl Replay {
                 }
                 Record::Base { group, through } => {
                     let group = self.group(group);
-                    group.index.compact(through);
-                    group.index.base_segment = Some(segment);
+                    group.index.take_base(through, segment);
                 }
                 Record::Reset { group, after } => {
                     let group = self.group(group);

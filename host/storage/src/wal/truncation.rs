@@ -20,13 +20,13 @@ use super::segment::{BATCHES_OFFSET, SegmentNumber};
 use super::{Closed, Wal};
 use crate::{Disk, WalError};
 
-/// Bytes of batches that one call of [`Wal::maintain`] reads, at least.
-const READ_BYTES: u64 = 4 << 20;
+/// Bytes of batches that one call of [`Wal::maintain`] reads, at least: about a millisecond.
+const READ_BYTES: u64 = 1 << 20;
 /// Bytes that one call of [`Wal::maintain`] copies, at least; a batch that was begun is finished.
-const COPY_BYTES: usize = 1 << 20;
+const COPY_BYTES: usize = 256 << 10;
 /// While few segments are closed, copying is worth it only if at most this share of one is live.
 const EAGER_LIVE_SHARE: u64 = 8;
-/// However many segments are closed, copying more than this share gains too little.
+/// However many segments are closed, copying gains too little while more than this share of all is live.
 const LIVE_SHARE_MAX: u64 = 2;
 
 /// How far the copying of the oldest segment got.
@@ -96,7 +96,8 @@ impl<D: Disk> Wal<D> {
         self.flush()?;
         self.free_oldest()?;
         self.truncation = None;
-        Ok(!self.closed.is_empty() && self.may_truncate)
+        self.truncation = self.choose();
+        Ok(self.truncation.is_some())
     }
 
     /// The groups whose live entries lie in the oldest closed segment, most bytes first: checkpointing
@@ -115,15 +116,23 @@ impl<D: Disk> Wal<D> {
 
     /// The oldest segment, if copying what is live in it is worth the space it frees.
     fn choose(&mut self) -> Option<Truncation> {
-        if !std::mem::take(&mut self.may_truncate) {
-            return None;
+        if std::mem::take(&mut self.may_truncate) {
+            self.pass_end = self.active.number;
         }
-        let oldest = self.closed.front()?;
-        let live: u64 = self.index.values().map(|index| index.live_bytes_in(oldest.number)).sum();
-        let crowded = self.closed.len() > self.options.segments_kept;
-        let share = if crowded { LIVE_SHARE_MAX } else { EAGER_LIVE_SHARE };
-        let worth = live <= oldest.length / share;
-        worth.then_some(Truncation { segment: oldest.number, offset: BATCHES_OFFSET })
+        let oldest = self.closed.front().filter(|oldest| oldest.number < self.pass_end)?;
+        let live_in =
+            |index: &GroupIndex| index.live_bytes_in(oldest.number) + index.standing_bytes_in(oldest.number);
+        let live: u64 = self.index.values().map(live_in).sum();
+        let is_cheap = live <= oldest.batch_bytes() / EAGER_LIVE_SHARE;
+        // A segment full of live entries may have dead ones behind it, so all are weighed together.
+        let all_live: u64 = self.index.values().map(GroupIndex::live_bytes).sum();
+        let all: u64 = self.closed.iter().map(Closed::batch_bytes).sum();
+        let is_crowded = self.closed.len() > self.options.segments_kept && all_live <= all / LIVE_SHARE_MAX;
+        if is_cheap || is_crowded {
+            return Some(Truncation { segment: oldest.number, offset: BATCHES_OFFSET });
+        }
+        self.pass_end = oldest.number;
+        None
     }
 
     /// Writes standings and entries at the end of the log and brings the index up to date.
@@ -189,8 +198,13 @@ impl<D: Disk> Wal<D> {
         assert!(needed.is_none(), "segment {} is freed while {needed:?} needs it", oldest.number);
         self.files.free(&oldest).inspect_err(|_| self.failed = true)?;
         self.counters.segments_freed += 1;
-        self.may_truncate = true;
         Ok(())
+    }
+}
+
+impl<F> Closed<F> {
+    fn batch_bytes(&self) -> u64 {
+        self.end - BATCHES_OFFSET
     }
 }
 

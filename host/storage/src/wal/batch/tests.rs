@@ -48,10 +48,8 @@ fn damage() -> impl Strategy<Value = Option<Damage>> {
 fn record() -> impl Strategy<Value = Record> {
     let entries = || prop::collection::vec(entry(), 0..6);
     prop_oneof![
-        (owner(), hard_state(), entries()).prop_map(|(owner, hard_state, entries)| Record::Append {
-            owner,
-            hard_state,
-            entries
+        (owner(), hard_state(), any::<u64>(), entries()).prop_map(|(owner, hard_state, base, entries)| {
+            Record::Append { owner, hard_state, base: LogIndex(base), entries }
         }),
         (owner(), hard_state(), any::<u64>(), any::<bool>(), damage(), entries()).prop_map(
             |(owner, hard_state, base, whole, damage, entries)| {
@@ -70,8 +68,8 @@ fn record() -> impl Strategy<Value = Record> {
 
 fn borrowed(record: &Record) -> RecordRef<'_> {
     match record {
-        Record::Append { owner, hard_state, entries } => {
-            RecordRef::Append { owner: *owner, hard_state: hard_state.as_ref(), entries }
+        Record::Append { owner, hard_state, base, entries } => {
+            RecordRef::Append { owner: *owner, hard_state: hard_state.as_ref(), base: *base, entries }
         }
         Record::Standing { owner, standing, entries } => {
             RecordRef::Standing { owner: *owner, standing, entries }
@@ -136,7 +134,10 @@ proptest! {
     }
 
     #[test]
-    fn any_payload_decodes_or_is_refused(payload in prop::collection::vec(any::<u8>(), 0..600), records in 0u32..9) {
+    fn any_payload_decodes_or_is_refused(
+        payload in prop::collection::vec(any::<u8>(), 0..600),
+        records in 0u32..9,
+    ) {
         let bytes = sealed(&[]);
         let header = BatchHeader { records, ..BatchHeader::decode(bytes.first_chunk().unwrap()).unwrap() };
         if let Ok(read) = decode_records(&header, payload.into()) {
