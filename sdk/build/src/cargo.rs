@@ -211,17 +211,17 @@ fn build_module(package: &Package, options: &BuildOptions) -> Result<PathBuf, Bu
 
 /// The module that cargo says it made of this package.
 fn module_of(package: &Package, messages: &[u8]) -> Option<PathBuf> {
-    let messages = messages.split(|byte| *byte == b'\n');
     // Lines that are not JSON come from build scripts and procedural macros.
-    let artifacts = messages.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-    artifacts
-        .filter(|message| message["reason"] == "compiler-artifact")
-        .filter(|message| {
-            message["manifest_path"].as_str().is_some_and(|path| Path::new(path) == package.manifest)
-        })
-        .filter_map(|message| {
-            let files = message["filenames"].as_array()?.iter().filter_map(Value::as_str).map(PathBuf::from);
-            files.filter(|file| file.extension().is_some_and(|extension| extension == "wasm")).next_back()
-        })
-        .last()
+    let messages =
+        messages.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let is_ours = |message: &Value| {
+        let manifest = message["manifest_path"].as_str();
+        message["reason"] == "compiler-artifact"
+            && manifest.is_some_and(|path| Path::new(path) == package.manifest)
+    };
+    messages.filter(is_ours).find_map(|message| {
+        let files = message["filenames"].as_array()?;
+        let mut paths = files.iter().filter_map(Value::as_str).map(PathBuf::from);
+        paths.find(|path| path.extension().is_some_and(|extension| extension == "wasm"))
+    })
 }

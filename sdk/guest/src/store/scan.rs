@@ -18,6 +18,8 @@ const PAGE_ITEMS_MAX: u32 = 512;
 const PAGE_BYTES_MAX: u32 = 256 << 10;
 
 type Written<'a> = (&'a Vec<u8>, &'a Option<Vec<u8>>);
+/// Bytes that are borrowed from a layer or were read from the host.
+type Part<'a> = Cow<'a, [u8]>;
 type LayerScan<'a> = Peekable<Box<dyn Iterator<Item = Written<'a>> + 'a>>;
 
 /// A range being read.
@@ -86,7 +88,7 @@ impl<'a> Scan<'a> {
     }
 
     /// The first key of all parts, with what the newest part says of it.
-    fn step(&mut self) -> Option<(Cow<'a, [u8]>, Option<Cow<'a, [u8]>>)> {
+    fn step(&mut self) -> Option<(Part<'a>, Option<Part<'a>>)> {
         let [command, entry] = &mut self.layers;
         let mut first: Option<Written<'a>> = None;
         for layer in [command, entry] {
@@ -116,7 +118,7 @@ impl<'a> Scan<'a> {
 }
 
 impl<'a> Iterator for Scan<'a> {
-    type Item = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+    type Item = (Part<'a>, Part<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
