@@ -25,6 +25,7 @@ scripts! {
     clock_skew,
     compaction_and_snapshot,
     drained_leader,
+    earlier_term,
     first_election,
     fail_over,
     late_flush,
