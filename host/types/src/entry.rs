@@ -173,7 +173,8 @@ mod tests {
 
     #[test]
     fn positions_compare_epoch_before_term_before_index() {
-        let at = |epoch, term, index| Position { epoch: Epoch(epoch), term: Term(term), index: LogIndex(index) };
+        let at =
+            |epoch, term, index| Position { epoch: Epoch(epoch), term: Term(term), index: LogIndex(index) };
         assert!(at(2, 1, 1) > at(1, 9, 9));
         assert!(at(1, 2, 1) > at(1, 1, 9));
         assert!(at(1, 1, 2) > at(1, 1, 1));

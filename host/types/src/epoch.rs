@@ -102,7 +102,9 @@ pub enum EpochConfigError {
         node: NodeId,
     },
     /// The kind of group never runs this protocol.
-    #[error("a {kind:?} group cannot run {protocol:?}; crash groups run Raft only, Byzantine groups never do")]
+    #[error(
+        "a {kind:?} group cannot run {protocol:?}; crash groups run Raft only, Byzantine groups never do"
+    )]
     ProtocolNotAllowed {
         /// The group's kind.
         kind: GroupKind,
@@ -237,7 +239,8 @@ mod tests {
     use super::*;
 
     fn config(kind: GroupKind, protocol: Protocol, voters: u64) -> EpochConfig {
-        let member = |node| Member { node: NodeId(node), incarnation: Incarnation(1), role: Role::Voter, priority: 1 };
+        let member =
+            |node| Member { node: NodeId(node), incarnation: Incarnation(1), role: Role::Voter, priority: 1 };
         EpochConfig {
             epoch: Epoch(1),
             kind,
@@ -252,7 +255,8 @@ mod tests {
     fn quorums_come_from_n_and_not_from_f() {
         let crash: Vec<_> = (1..=7).map(|n| config(GroupKind::Crash, Protocol::Raft, n).quorum()).collect();
         assert_eq!(crash, [1, 2, 2, 3, 3, 4, 4]);
-        let byzantine: Vec<_> = (4..=10).map(|n| config(GroupKind::Byzantine, Protocol::Pbft, n).quorum()).collect();
+        let byzantine: Vec<_> =
+            (4..=10).map(|n| config(GroupKind::Byzantine, Protocol::Pbft, n).quorum()).collect();
         assert_eq!(byzantine, [3, 4, 5, 5, 6, 7, 7]);
     }
 

@@ -15,8 +15,8 @@ mod limits;
 mod time;
 
 pub use command::{
-    Batch, BatchItem, COMMAND_BODY_BYTES_MAX, COMMAND_NAME_BYTES_MAX, COMMANDS_PER_ENTRY_MAX, Command, Outcome,
-    Rejection,
+    Batch, BatchItem, COMMAND_BODY_BYTES_MAX, COMMAND_NAME_BYTES_MAX, COMMANDS_PER_ENTRY_MAX, Command,
+    Outcome, Rejection,
 };
 pub use digest::Digest;
 pub use entry::{ENTRY_BYTES_MAX, Entry, EntryKind, Position};

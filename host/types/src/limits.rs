@@ -21,7 +21,12 @@ pub struct ComponentLimits {
 
 impl Default for ComponentLimits {
     fn default() -> Self {
-        Self { fuel_per_command: 20_000_000, memory_bytes: 64 << 20, output_bytes: 4 << 20, host_calls: 100_000 }
+        Self {
+            fuel_per_command: 20_000_000,
+            memory_bytes: 64 << 20,
+            output_bytes: 4 << 20,
+            host_calls: 100_000,
+        }
     }
 }
 

@@ -33,8 +33,9 @@ impl Time {
 /// | milliseconds since 1970             | counter       |
 /// +-------------------------------------+---------------+
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[derive(serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(transparent)]
 pub struct HlcTimestamp(pub u64);
 
