@@ -77,6 +77,7 @@ impl GroupIndex {
         self.runs.last().map_or(self.base, |run| run.last)
     }
 
+    #[cfg(test)]
     pub(super) fn runs(&self) -> &[Run] {
         &self.runs
     }
@@ -169,7 +170,12 @@ impl GroupIndex {
 
     /// Whether anything of the group would be lost with this segment and all before it.
     pub(super) fn is_needed_in(&self, segment: SegmentNumber) -> bool {
-        self.stands_in(segment) || self.runs().iter().any(|run| run.segment <= segment)
+        self.stands_in(segment) || self.runs.iter().any(|run| run.segment <= segment)
+    }
+
+    /// Whether live entries lie in this segment.
+    pub(super) fn has_entries_in(&self, segment: SegmentNumber) -> bool {
+        self.runs.iter().any(|run| run.segment == segment)
     }
 
     /// All that is known of the group apart from its entries.
@@ -227,7 +233,7 @@ impl GroupIndex {
 
     /// Whether nothing was ever said of where the group's entries begin.
     pub(super) fn is_blank(&self) -> bool {
-        self.runs().is_empty() && self.base == LogIndex::ZERO && self.base_segment.is_none()
+        self.runs.is_empty() && self.base == LogIndex::ZERO && self.base_segment.is_none()
     }
 
     /// Whether anything that only this segment says would be lost with it, apart from entries.

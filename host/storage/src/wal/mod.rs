@@ -246,8 +246,14 @@ impl<D: Disk> Wal<D> {
     pub fn append(&mut self, batch: &[GroupAppend]) -> Result<(), WalError> {
         self.check_usable()?;
         self.validate(batch)?;
-        self.begin_batch()?;
         let active = self.active.number;
+        let appended = self.append_checked(batch);
+        self.may_truncate |= self.active.number > active;
+        appended
+    }
+
+    fn append_checked(&mut self, batch: &[GroupAppend]) -> Result<(), WalError> {
+        self.begin_batch()?;
         for (at, item) in batch.iter().enumerate() {
             let mut hard_state = item.hard_state.as_ref();
             let mut entries = item.entries.as_slice();
@@ -264,9 +270,7 @@ impl<D: Disk> Wal<D> {
                 }
             }
         }
-        let written = self.write_batch();
-        self.may_truncate |= self.active.number > active;
-        written
+        self.write_batch()
     }
 
     /// Makes all that was appended durable; returns at once if it is.
@@ -303,6 +307,9 @@ impl<D: Disk> Wal<D> {
     }
 
     /// Entries up to `through` are not needed any more, because a durable checkpoint holds them.
+    ///
+    /// This, [`Wal::reset`], [`Wal::forget`] and [`Wal::mark_repaired`] take effect at once and are
+    /// written with whatever is written next; a crash before that is as if they had not been called.
     pub fn compact(&mut self, group: GroupId, through: LogIndex) {
         let Some(index) = self.index.get_mut(&group) else {
             return;
@@ -427,7 +434,7 @@ impl<D: Disk> Wal<D> {
             return Ok(());
         }
         let place = self.write_built()?;
-        for appended in std::mem::take(&mut self.appended).drain(..) {
+        for appended in self.appended.drain(..) {
             let at = RecordPlace { record: place.record + appended.record, ..place };
             let index = self.index.entry(appended.owner.group).or_default();
             index.take_owner(appended.owner);

@@ -66,8 +66,8 @@ impl Move {
 }
 
 impl<D: Disk> Wal<D> {
-    /// Does a bounded part of the work of freeing old segments, if there is any; call it when there is
-    /// time. Returns whether there is more to do now.
+    /// Does a bounded part of the work of freeing old segments, about a millisecond, and returns whether
+    /// there is more to do now. Costs next to nothing when there is none, so call it at every turn.
     ///
     /// # Errors
     ///
@@ -129,7 +129,9 @@ impl<D: Disk> Wal<D> {
         let all: u64 = self.closed.iter().map(Closed::batch_bytes).sum();
         let is_crowded = self.closed.len() > self.options.segments_kept && all_live <= all / LIVE_SHARE_MAX;
         if is_cheap || is_crowded {
-            return Some(Truncation { segment: oldest.number, offset: BATCHES_OFFSET });
+            let is_dead = !self.index.values().any(|index| index.has_entries_in(oldest.number));
+            let offset = if is_dead { oldest.end } else { BATCHES_OFFSET };
+            return Some(Truncation { segment: oldest.number, offset });
         }
         self.pass_end = oldest.number;
         None

@@ -45,6 +45,22 @@ fn a_bad_batch_that_a_later_one_confirms_is_damage_for_every_group() {
 }
 
 #[test]
+fn entries_behind_damage_are_not_put_behind_entries_that_it_replaced() {
+    let disk = SimDisk::new();
+    let (mut wal, _) = open(&disk).unwrap();
+    // The second batch replaced entries 3 to 5; the third continues it.
+    for (indices, term) in [(1..=5, 1), (3..=5, 2), (6..=7, 2)] {
+        wal.append(&[append(1, None, entries(indices, term))]).unwrap();
+        wal.flush().unwrap();
+    }
+    disk.kill();
+    disk.corrupt(FIRST, BATCHES + 512 + 100, 1).unwrap();
+    let found = &open(&disk).unwrap().1.groups[&GroupId(1)];
+    assert!(found.damage.is_some());
+    assert_eq!(found.entries, entries(1..=5, 1), "a log that the replica once had");
+}
+
+#[test]
 fn a_bad_last_batch_that_nothing_confirms_is_a_torn_tail() {
     let disk = three_batches();
     disk.corrupt(FIRST, BATCHES + 1_024 + 90, 1).unwrap();
