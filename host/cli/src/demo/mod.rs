@@ -1,0 +1,203 @@
+//! The demonstration: real commands, a killed leader, a killed cluster, and nothing acknowledged lost.
+//!
+//! Relies on node processes of this machine and on the ledger's audit, which needs no order. Promises exit
+//! status 0 only if every command was acknowledged, none was lost or applied twice, money was conserved and
+//! all replicas agree. Knows nothing of how the cluster does it.
+//!
+//! ```text
+//! commands   0 ........ 1/3 ................ 2/3 ........ end      audit, digests
+//!                        |                    |
+//!               kill -9 the leader     kill -9 every node
+//!               restart it             restart them
+//! ```
+
+mod submission;
+mod summary;
+mod workload;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use quorate_client::{Client, Consistency, Group, SessionOptions};
+use quorate_ledger::Account;
+use serde_json::json;
+
+use crate::arguments::DemoArguments;
+use crate::cluster::{ClusterPlan, ProcessCluster};
+use crate::commands::{StandardInput, WorkDirectory, stop};
+use crate::output::Output;
+use crate::setup;
+use submission::Submission;
+use summary::{Replica, Summary};
+use workload::Workload;
+
+const GROUP: &str = "ledger";
+const NODES: u64 = 3;
+/// How long a command may take, elections and restarts included.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
+/// How long replicas may take to agree once nothing is submitted any more.
+const AGREEMENT_TIMEOUT: Duration = Duration::from_secs(20);
+/// The pause between two looks at the replicas.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
+/// Runs the demonstration.
+///
+/// # Errors
+///
+/// Something did not hold, or the cluster could not be run; its directory with the logs is kept then.
+pub async fn run(arguments: DemoArguments, output: Output) -> Result<()> {
+    let workload = Workload::read(&arguments.commands)?;
+    let mut directory = WorkDirectory::new(arguments.work.as_deref(), "demo")?;
+    if arguments.keep {
+        directory.keep();
+    }
+    let shown = tokio::select! {
+        shown = show(&arguments, workload, directory.path(), output) => shown,
+        stopped = stop(StandardInput::Ignored) => stopped.and_then(|()| bail!("interrupted")),
+    };
+    if shown.is_err() {
+        directory.keep();
+        output.hint(&format!("the cluster's logs and data are kept in {}", directory.path().display()));
+    }
+    let summary = shown?;
+    output.show(&summary.to_json(), || summary.to_text(arguments.keep.then(|| directory.path())))?;
+    if !summary.held() {
+        directory.keep();
+        bail!("not all of it held; logs and data are kept in {}", directory.path().display());
+    }
+    Ok(())
+}
+
+async fn show(
+    arguments: &DemoArguments,
+    workload: Workload,
+    directory: &Path,
+    output: Output,
+) -> Result<Summary> {
+    output.hint(&format!("starting {NODES} nodes in {}", directory.display()));
+    let plan = ClusterPlan::create(directory, NODES)?;
+    let binary = std::env::current_exe().context("this program does not know its own file")?;
+    let mut cluster = ProcessCluster::start(plan, binary).await?;
+    let played = play(arguments, workload, &mut cluster, output).await;
+    if played.is_err() {
+        output.hint(&cluster.logs());
+    }
+    played
+}
+
+async fn play(
+    arguments: &DemoArguments,
+    workload: Workload,
+    cluster: &mut ProcessCluster,
+    output: Output,
+) -> Result<Summary> {
+    let mut config = cluster.plan().context.client_config()?;
+    config.deadline = COMMAND_DEADLINE;
+    config.connections = 4;
+    let client = Client::connect(config).await?;
+    setup::prepare(&client, GROUP, &arguments.component).await?;
+    output.hint("the ledger component runs in group `ledger` on every node");
+    let group = client.group(GROUP).await?;
+    let sessions = usize::try_from(arguments.sessions)?;
+    let total = workload.len();
+    output.hint(&format!("submitting {total} commands through {sessions} clients at once"));
+    let submission = Submission::start(workload, &group, sessions, session_options()).await?;
+    let progress = output.is_watched().then(|| submission.show_progress());
+    let failover = kill_leader(&client, cluster, &submission, output).await?;
+    let recovery = kill_all(cluster, &submission, output).await?;
+    let submitted = submission.finish().await?;
+    drop(progress);
+    output.hint(&format!("{} commands acknowledged; looking at every replica", submitted.acknowledged()));
+    let report = submitted.audit().compare(&accounts(&group).await?);
+    let replicas = agreement(&client, cluster).await?;
+    Ok(Summary {
+        commands: total,
+        report,
+        failover,
+        recovery,
+        elapsed: submitted.elapsed(),
+        refused: submitted.refused(),
+        replicas,
+    })
+}
+
+fn session_options() -> SessionOptions {
+    SessionOptions { window: 1, deadline: Some(COMMAND_DEADLINE), ..SessionOptions::default() }
+}
+
+/// Kills the leader at one third and starts it again; the longest silence between acknowledgements.
+async fn kill_leader(
+    client: &Client,
+    cluster: &mut ProcessCluster,
+    submission: &Submission,
+    output: Output,
+) -> Result<Duration> {
+    submission.acknowledged(submission.total() / 3).await?;
+    let leader = client.describe(GROUP).await?.leader.map(|hint| hint.node).unwrap_or_default();
+    let before = submission.count();
+    let killed = Instant::now();
+    cluster.kill(leader).await?;
+    output.hint(&format!("{before} acknowledged: killed node {leader}, which led, with SIGKILL"));
+    // Answers that were on their way when the leader died do not show that another one took over.
+    submission.acknowledged(before + submission.sessions() + 1).await?;
+    let silence = submission.longest_silence_since(killed);
+    output.hint(&format!("another node leads; the longest silence was {} ms", silence.as_millis()));
+    cluster.start_all().await?;
+    output.hint(&format!("node {leader} is back"));
+    Ok(silence)
+}
+
+/// Kills every node at two thirds and starts them again; the longest silence between acknowledgements.
+async fn kill_all(cluster: &mut ProcessCluster, submission: &Submission, output: Output) -> Result<Duration> {
+    submission.open_all();
+    submission.acknowledged(submission.total() * 2 / 3).await?;
+    let before = submission.count();
+    let killed = Instant::now();
+    cluster.kill_all().await?;
+    output.hint(&format!("{before} acknowledged: killed every node with SIGKILL"));
+    cluster.start_all().await?;
+    output.hint("all nodes are back");
+    submission.acknowledged(before + submission.sessions() + 1).await?;
+    Ok(submission.longest_silence_since(killed))
+}
+
+/// Every account of the ledger, page by page, from the leader.
+async fn accounts(group: &Group) -> Result<BTreeMap<String, Account>> {
+    let mut accounts = BTreeMap::new();
+    let mut after: Option<String> = None;
+    loop {
+        let arguments = json!({ "after": after });
+        let page: Vec<(String, Account)> =
+            group.ask("accounts", &arguments, Consistency::Linearizable).await?;
+        let Some((last, _)) = page.last() else { return Ok(accounts) };
+        after = Some(last.clone());
+        accounts.extend(page);
+    }
+}
+
+/// Waits until all replicas have applied the same index, and asks each for its digest there.
+async fn agreement(client: &Client, cluster: &ProcessCluster) -> Result<Vec<Replica>> {
+    let give_up = Instant::now() + AGREEMENT_TIMEOUT;
+    loop {
+        let mut replicas = Vec::new();
+        for node in &cluster.plan().nodes {
+            let admin = client.admin_at(&node.api.to_string())?;
+            let reply = admin.state_digest(GROUP, 0).await;
+            let reply =
+                reply.with_context(|| format!("node {} does not tell its state's digest", node.id))?;
+            let digest = setup::hex(&reply.digest);
+            replicas.push(Replica {
+                node: node.id,
+                applied_index: reply.applied_index,
+                state_digest: digest,
+            });
+        }
+        let level = replicas.windows(2).all(|pair| pair[0].applied_index == pair[1].applied_index);
+        if level || Instant::now() > give_up {
+            return Ok(replicas);
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
+}

@@ -1,0 +1,223 @@
+//! What the demonstration found.
+//!
+//! Relies on the ledger's audit. Promises the keys of `cargo xtask demo --output json`, and that nothing
+//! counts as held unless all of it is. Knows no cluster.
+
+use std::path::Path;
+use std::time::Duration;
+
+use quorate_ledger::audit::Report;
+use serde_json::{Value, json};
+
+use crate::output::{pairs, table};
+
+/// One replica at the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// The node it runs on.
+    pub node: u64,
+    /// The last entry it applied.
+    pub applied_index: u64,
+    /// Digest of its state there, in hexadecimal digits.
+    pub state_digest: String,
+}
+
+/// All that was found.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Commands in the file.
+    pub commands: usize,
+    /// What the audit says.
+    pub report: Report,
+    /// The longest silence around the kill of the leader.
+    pub failover: Duration,
+    /// The longest silence around the kill of all nodes.
+    pub recovery: Duration,
+    /// From the first command to the last answer, both outages included.
+    pub elapsed: Duration,
+    /// Acknowledged commands that the ledger refused.
+    pub refused: usize,
+    /// Every replica.
+    pub replicas: Vec<Replica>,
+}
+
+impl Summary {
+    /// Whether all replicas are at the same index with the same state.
+    #[must_use]
+    pub fn agrees(&self) -> bool {
+        let same = |pair: &[Replica]| {
+            pair[0].applied_index == pair[1].applied_index && pair[0].state_digest == pair[1].state_digest
+        };
+        self.replicas.len() > 1 && self.replicas.windows(2).all(same)
+    }
+
+    /// Whether all that the demonstration promises is so.
+    #[must_use]
+    pub fn held(&self) -> bool {
+        self.report.is_clean() && self.report.acknowledged == self.commands as u64 && self.agrees()
+    }
+
+    fn commands_per_second(&self) -> f64 {
+        self.report.acknowledged as f64 / self.elapsed.as_secs_f64().max(f64::EPSILON)
+    }
+
+    /// For programs.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let replica = |replica: &Replica| {
+            json!({
+                "node": replica.node, "applied_index": replica.applied_index,
+                "state_digest": replica.state_digest,
+            })
+        };
+        json!({
+            "acknowledged": self.report.acknowledged,
+            "lost": self.report.lost,
+            "duplicated": self.report.duplicated,
+            "conserved": self.report.conserved,
+            "failover_ms": millis(self.failover),
+            "recovery_ms": millis(self.recovery),
+            "commands_per_second": self.commands_per_second().round(),
+            "replicas": self.replicas.iter().map(replica).collect::<Vec<_>>(),
+            "refused": self.refused,
+            "agreed": self.agrees(),
+        })
+    }
+
+    /// For people. `kept` is where the cluster can be started again.
+    #[must_use]
+    pub fn to_text(&self, kept: Option<&Path>) -> String {
+        let report = &self.report;
+        let head = pairs(&[
+            (
+                "acknowledged",
+                format!(
+                    "{} of {} commands ({} refused by the ledger)",
+                    report.acknowledged, self.commands, self.refused
+                ),
+            ),
+            ("lost", report.lost.to_string()),
+            ("duplicated", report.duplicated.to_string()),
+            ("money conserved", format!("{} (total {})", yes(report.conserved), report.total)),
+            (
+                "fail-over",
+                format!("{} ms without an answer when the leader was killed", millis(self.failover)),
+            ),
+            (
+                "recovery",
+                format!("{} ms without an answer when every node was killed", millis(self.recovery)),
+            ),
+            ("commands/s", format!("{:.0}, both outages included", self.commands_per_second())),
+            ("replicas agree", yes(self.agrees()).to_owned()),
+        ]);
+        let rows = self.replicas.iter().map(|replica| {
+            [replica.node.to_string(), replica.applied_index.to_string(), replica.state_digest.clone()]
+        });
+        let replicas = table(&["node", "applied index", "state digest"], rows);
+        let problems: String = report.problems.iter().map(|problem| format!("\n  {problem}")).collect();
+        let again = match kept {
+            Some(directory) => format!(
+                "\n  quorate dev --data {}       this cluster again, with its data",
+                directory.display()
+            ),
+            None => String::new(),
+        };
+        format!(
+            "{head}\n{replicas}{problems}\n\nWhat to try next:{again}\n  \
+             quorate dev                                a cluster of your own\n  \
+             quorate bench                              how fast it is on this machine\n  \
+             cargo xtask sim --seeds 100                thousands of failures in simulated time"
+        )
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn yes(holds: bool) -> &'static str {
+    if holds { "yes" } else { "NO" }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use quorate_ledger::audit::{Audit, Told};
+    use quorate_ledger::{Account, Command};
+
+    use super::*;
+
+    fn deposit(amount: u64) -> Command {
+        Command::Deposit { account: "a".into(), amount }
+    }
+
+    /// Two deposits were acknowledged; the ledger holds `balance` after `applied` commands.
+    fn summary(balance: u64, applied: u64) -> Summary {
+        let mut audit = Audit::default();
+        audit.note(&deposit(5), Told::Done);
+        audit.note(&deposit(7), Told::Done);
+        let ledger = BTreeMap::from([("a".to_owned(), Account { balance, applied })]);
+        let replica = |node| Replica { node, applied_index: 9, state_digest: "ab".into() };
+        Summary {
+            commands: 2,
+            report: audit.compare(&ledger),
+            failover: Duration::from_millis(210),
+            recovery: Duration::from_millis(900),
+            elapsed: Duration::from_secs(1),
+            refused: 0,
+            replicas: vec![replica(1), replica(2), replica(3)],
+        }
+    }
+
+    #[test]
+    fn a_clean_run_holds() {
+        let summary = summary(12, 2);
+        assert!(summary.held());
+        let value = summary.to_json();
+        assert_eq!(
+            (&value["lost"], &value["duplicated"], &value["conserved"]),
+            (&json!(0), &json!(0), &json!(true))
+        );
+        assert_eq!(value["failover_ms"], 210);
+        assert_eq!(value["replicas"][2]["node"], 3);
+    }
+
+    #[test]
+    fn a_planted_loss_is_found() {
+        let summary = summary(5, 1);
+        assert!(!summary.held());
+        assert_eq!((summary.report.lost, summary.report.conserved), (1, false));
+    }
+
+    #[test]
+    fn a_planted_duplicate_is_found() {
+        let summary = summary(17, 3);
+        assert!(!summary.held());
+        assert_eq!((summary.report.duplicated, summary.report.conserved), (1, false));
+    }
+
+    #[test]
+    fn money_from_nowhere_is_found() {
+        let summary = summary(13, 2);
+        assert!(!summary.held());
+        assert!(!summary.report.conserved);
+    }
+
+    #[test]
+    fn a_command_without_an_answer_does_not_hold() {
+        let unanswered = Summary { commands: 3, ..summary(12, 2) };
+        assert!(!unanswered.held());
+    }
+
+    #[test]
+    fn replicas_that_differ_do_not_hold() {
+        let mut other = summary(12, 2);
+        other.replicas[1].state_digest = "cd".into();
+        assert!(!other.held());
+        let mut behind = summary(12, 2);
+        behind.replicas[2].applied_index = 8;
+        assert!(!behind.held());
+        assert!(!Summary { replicas: Vec::new(), ..summary(12, 2) }.held());
+    }
+}
