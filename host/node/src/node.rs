@@ -180,7 +180,12 @@ impl Node {
         let identity = *directory.identity();
         let store = Arc::new(Store::open(&directory.store_path(), &identity)?);
         let boot = store.raise_boot()?;
-        let options = WalOptions { segment_bytes: config.log.segment_bytes, ..WalOptions::default() };
+        let options = WalOptions {
+            segment_bytes: config.log.segment_bytes,
+            salt: random_seed(node, boot),
+            expected_groups: store.groups()?,
+            ..WalOptions::default()
+        };
         let (wal, recovery) = Wal::open(directory.wal_disk()?, identity, options)?;
         let engine =
             Engine::new(EngineSettings::default()).map_err(|error| NodeError::Runtime(error.to_string()))?;
@@ -738,6 +743,12 @@ impl Inner {
         self.order_catalog(CatalogCommand::NoteActivation { group, component }).await?;
         Ok(LogIndex(catalog::from_cbor(&answer).unwrap_or_default()))
     }
+}
+
+/// A number that differs between nodes and between starts; needs no secrecy.
+fn random_seed(node: NodeId, boot: BootNumber) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one((node.0, boot.0))
 }
 
 /// A client identity that no other session of the cluster has: node, boot number and a counter.

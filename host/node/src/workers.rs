@@ -108,10 +108,14 @@ fn run_log<D: Disk>(wal: &mut Wal<D>, work: &Receiver<LogWork>) -> Result<(), qu
     let mut gathered: Vec<GroupAppend> = Vec::new();
     let mut tickets: Vec<(ShardSender, Ticket)> = Vec::new();
     let mut stop = false;
+    // Whether segments wait to be freed; done a little at a time between batches.
+    let mut maintain = false;
     while !stop {
-        let Ok(first) = work.recv() else { return Ok(()) };
-        let mut next = Some(first);
-        let mut maintain = false;
+        let first = if maintain { work.try_recv().ok() } else { work.recv().ok() };
+        if first.is_none() && !maintain {
+            return Ok(());
+        }
+        let mut next = first;
         while let Some(item) = next {
             match item {
                 LogWork::Append { mut batch, ticket, shard } => {
@@ -145,7 +149,7 @@ fn run_log<D: Disk>(wal: &mut Wal<D>, work: &Receiver<LogWork>) -> Result<(), qu
             }
         }
         if maintain {
-            wal.maintain()?;
+            maintain = wal.maintain()?;
         }
     }
     Ok(())
