@@ -246,7 +246,9 @@ impl NodeConfig {
             }
             sources = sources.merge(Toml::file_exact(file));
         }
-        Ok(sources.merge(Env::prefixed("QUORATE_").split("__")).merge(Serialized::globals(flags)))
+        // The command line has a variable of its own, which names a client's context and no key.
+        let environment = Env::prefixed("QUORATE_").ignore(&["context"]).split("__");
+        Ok(sources.merge(environment).merge(Serialized::globals(flags)))
     }
 
     /// Checks every value against its range.
