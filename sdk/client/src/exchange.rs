@@ -1,0 +1,193 @@
+//! One item's way to its answer: sent to the leader, and sent again until somebody answers.
+//!
+//! Relies on the route for the leader and on links to carry the item. Promises to end at the deadline,
+//! to repeat only what may be repeated, and to remember whether any sending may have had its effect.
+//! Knows neither sequence numbers nor what a command means.
+
+use std::time::Duration;
+
+use quorate_proto::v1::{self, ErrorCode, reply, submit_item};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::error::{Error, Rejection};
+use crate::group::Group;
+use crate::link::{Answer, NotQueued};
+use crate::route::{Lost, Target};
+use crate::verdict::{Verdict, judge};
+
+/// Codes of rejections that the host gives in place of errors (`Rejection::HOST_CODES` of the node).
+const HOST_SESSION_EXPIRED: u32 = 7;
+const HOST_SEQUENCE_STALE: u32 = 8;
+const HOST_TOO_MANY_SESSIONS: u32 = 9;
+const HOST_WINDOW_FULL: u32 = 10;
+
+/// An answer that ends an exchange.
+#[derive(Debug)]
+pub(crate) enum Settled {
+    Done(v1::Done),
+    Rejected(Rejection),
+    SessionOpened(u64),
+    Kept,
+}
+
+/// An exchange ended without an answer.
+#[derive(Debug)]
+pub(crate) struct Unsettled {
+    pub(crate) cause: Cause,
+    /// Whether some sending may have had its effect.
+    pub(crate) maybe_applied: bool,
+    /// What the last sending met.
+    pub(crate) reason: String,
+}
+
+#[derive(Debug)]
+pub(crate) enum Cause {
+    Deadline,
+    SessionGone,
+    Forgotten,
+    Final(Error),
+}
+
+/// What one sending gave.
+enum Step {
+    Settled(Settled),
+    Failed(Cause, String),
+    /// Send again, to whoever leads then.
+    Again(String),
+    /// Send again, after a wait.
+    Later(String),
+}
+
+/// One exchange.
+struct Exchange<'a> {
+    group: &'a Group,
+    slot: usize,
+    deadline: Instant,
+    maybe_applied: bool,
+    /// How long the next sending may stay unanswered.
+    patience: Duration,
+}
+
+impl Group {
+    /// Sends what `make` makes until it is answered or the deadline passes.
+    pub(crate) async fn exchange(
+        &self,
+        slot: usize,
+        deadline: Instant,
+        make: impl Fn() -> submit_item::Kind,
+    ) -> Result<Settled, Unsettled> {
+        let patience = self.inner().config.attempt_timeout;
+        let mut exchange = Exchange { group: self, slot, deadline, maybe_applied: false, patience };
+        let mut turned_away = 0;
+        let mut reason = "nothing was sent yet".to_owned();
+        loop {
+            let target = match self.route().leader(self.inner(), deadline).await {
+                Ok(target) => target,
+                Err(Lost::Final(error)) => return Err(exchange.failed(Cause::Final(error), reason)),
+                Err(Lost::Deadline(last)) => {
+                    let reason = if last.is_empty() { reason } else { last };
+                    return Err(exchange.failed(Cause::Deadline, reason));
+                }
+            };
+            match exchange.send(&target, make()).await {
+                Step::Settled(settled) => {
+                    self.route().succeeded();
+                    return Ok(settled);
+                }
+                Step::Failed(cause, reason) => return Err(exchange.failed(cause, reason)),
+                Step::Again(last) => reason = last,
+                Step::Later(last) => {
+                    reason = last;
+                    turned_away += 1;
+                    let until = Instant::now() + self.inner().jitter.after_attempts(turned_away);
+                    sleep_until(until.min(deadline)).await;
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(exchange.failed(Cause::Deadline, reason));
+            }
+        }
+    }
+}
+
+impl Exchange<'_> {
+    /// Sends once and judges what came of it.
+    async fn send(&mut self, target: &Target, item: submit_item::Kind) -> Step {
+        let mut ticket = match target.node.link(self.slot).send(self.group.id(), item) {
+            Ok(ticket) => ticket,
+            Err(NotQueued::Full) => return Step::Later("too much waits on this connection".to_owned()),
+            Err(NotQueued::Closed) => return self.again(target, "the connection ended"),
+        };
+        let ends = self.deadline.min(Instant::now() + self.patience);
+        let Ok(answer) = timeout_at(ends, ticket.answer()).await else {
+            self.maybe_applied = true;
+            self.patience = self.patience.saturating_mul(2);
+            let reason = format!("{} is silent", target.node.address());
+            if ends == self.deadline {
+                return Step::Failed(Cause::Deadline, reason);
+            }
+            return self.again(target, &reason);
+        };
+        self.judge(target, answer)
+    }
+
+    fn judge(&mut self, target: &Target, answer: Answer) -> Step {
+        let error = match answer {
+            Ok(reply::Kind::Done(done)) => return Step::Settled(Settled::Done(done)),
+            Ok(reply::Kind::SessionOpened(opened)) => {
+                return Step::Settled(Settled::SessionOpened(opened.session));
+            }
+            Ok(reply::Kind::Ok(_)) => return Step::Settled(Settled::Kept),
+            Ok(reply::Kind::Rejected(rejected)) => match error_of_host(&rejected) {
+                Some(code) => v1::Error::new(code, rejected.message),
+                None => return Step::Settled(Settled::Rejected(rejected.into())),
+            },
+            Ok(reply::Kind::Error(error)) => error,
+            Err(fault) => {
+                self.maybe_applied |= fault.maybe_sent;
+                return self.again(target, &fault.reason);
+            }
+        };
+        let judgement = judge(error);
+        self.maybe_applied |= judgement.unknown;
+        let reason = judgement.reason;
+        match judgement.verdict {
+            Verdict::AtLeader(hint) => {
+                self.group.route().wrong(self.group.inner(), target, hint.as_ref(), &reason);
+                Step::Again(reason)
+            }
+            Verdict::Elsewhere => self.again(target, &reason),
+            Verdict::Later => Step::Later(reason),
+            Verdict::SessionGone => Step::Failed(Cause::SessionGone, reason),
+            Verdict::Forgotten => Step::Failed(Cause::Forgotten, reason),
+            Verdict::Final(error) => Step::Failed(Cause::Final(error), reason),
+        }
+    }
+
+    fn again(&self, target: &Target, reason: &str) -> Step {
+        self.group.route().wrong(self.group.inner(), target, None, reason);
+        Step::Again(reason.to_owned())
+    }
+
+    fn failed(&self, cause: Cause, reason: String) -> Unsettled {
+        Unsettled { cause, maybe_applied: self.maybe_applied, reason }
+    }
+}
+
+/// The error that a rejection by the host stands for, if it stands for one.
+fn error_of_host(rejected: &v1::Rejected) -> Option<ErrorCode> {
+    match rejected.code {
+        HOST_SESSION_EXPIRED => Some(ErrorCode::SessionExpired),
+        HOST_SEQUENCE_STALE => Some(ErrorCode::SequenceStale),
+        HOST_TOO_MANY_SESSIONS => Some(ErrorCode::TooManySessions),
+        HOST_WINDOW_FULL => Some(ErrorCode::WindowFull),
+        _ => None,
+    }
+}
+
+impl From<v1::Rejected> for Rejection {
+    fn from(rejected: v1::Rejected) -> Self {
+        let v1::Rejected { code, name, message, index } = rejected;
+        Self { code, name, message, index }
+    }
+}

@@ -1,0 +1,347 @@
+//! A link: one `Submit` stream on one connection, shared by many sessions.
+//!
+//! Relies on the table of what is pending. Promises that everything queued while the last frame was
+//! written goes out as one frame per group, without delay; that each item is answered at most once; and
+//! that when the stream ends every item learns so, and whether it can have been sent. Knows no session,
+//! and no leader.
+//!
+//! HTTP/2 pulls the next frame when it has room, so frames grow with the load and with nothing else.
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use quorate_proto::v1::client_client::ClientClient;
+use quorate_proto::v1::{Reply, SubmitFrame, SubmitItem, reply, submit_item};
+use quorate_proto::{FRAME_BYTES_MAX, FRAME_ITEMS_MAX};
+use tokio::sync::{Notify, oneshot};
+use tonic::transport::Channel;
+
+use crate::pending::Pending;
+use crate::tls::TlsFault;
+use crate::verdict::innermost;
+
+/// The greatest message from a node: an answer has at most 16 MiB, and a frame holds several.
+pub(crate) const RECEIVE_BYTES_MAX: usize = 64 << 20;
+/// What an item takes in a frame beside its name and body.
+const ITEM_BYTES: usize = 64;
+
+/// What became of an item.
+pub(crate) type Answer = Result<reply::Kind, LinkFault>;
+
+/// The link ended before an item was answered.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkFault {
+    /// Whether the item can have reached the node.
+    pub(crate) maybe_sent: bool,
+    /// Why the link ended.
+    pub(crate) reason: Arc<str>,
+}
+
+/// An item was not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotQueued {
+    /// Too much is queued or unanswered.
+    Full,
+    /// The link has ended.
+    Closed,
+}
+
+/// Bounds of one link.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LinkBounds {
+    /// Unanswered items.
+    pub(crate) in_flight_max: usize,
+    /// Bytes that wait to be written.
+    pub(crate) queued_bytes_max: usize,
+}
+
+/// One link.
+#[derive(Debug)]
+pub(crate) struct Link {
+    bounds: LinkBounds,
+    state: Mutex<State>,
+    /// Told when the link is closed from this side.
+    closing: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    closed: bool,
+    pending: Pending<oneshot::Sender<Answer>>,
+    /// Items that wait to be written, by group. Groups without any have no place here.
+    queued: HashMap<u64, VecDeque<SubmitItem>>,
+    /// Groups with items that wait, each once, in the order of their turns.
+    turns: VecDeque<u64>,
+    queued_bytes: usize,
+    /// Whoever writes frames, while there is nothing to write.
+    writer: Option<Waker>,
+}
+
+impl Link {
+    /// Opens a link on a connection; it ends when the stream does.
+    pub(crate) fn open(channel: Channel, bounds: LinkBounds, fault: Arc<TlsFault>) -> Arc<Self> {
+        let link = Arc::new(Self { bounds, state: Mutex::default(), closing: Notify::new() });
+        tokio::spawn(serve(Arc::clone(&link), channel, fault));
+        link
+    }
+
+    /// Queues an item.
+    pub(crate) fn send(self: &Arc<Self>, group: u64, kind: submit_item::Kind) -> Result<Ticket, NotQueued> {
+        let (answer, receiver) = oneshot::channel();
+        let bytes = bytes_of(&kind);
+        let mut state = self.state();
+        if state.closed {
+            return Err(NotQueued::Closed);
+        }
+        if state.pending.len() >= self.bounds.in_flight_max
+            || state.queued_bytes + bytes > self.bounds.queued_bytes_max
+        {
+            return Err(NotQueued::Full);
+        }
+        let tag = state.pending.insert(answer);
+        state.queue(group, SubmitItem { tag, kind: Some(kind) }, bytes);
+        let writer = state.writer.take();
+        drop(state);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+        Ok(Ticket { link: Arc::clone(self), tag, receiver, answered: false })
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
+    /// Ends the link from this side.
+    pub(crate) fn close(&self) {
+        self.fail("the client was closed");
+        self.closing.notify_one();
+    }
+
+    /// Hands replies to whoever waits for them; those that nobody waits for are dropped.
+    fn dispatch(&self, replies: Vec<Reply>) {
+        let mut found = Vec::with_capacity(replies.len());
+        let mut state = self.state();
+        for Reply { tag, kind } in replies {
+            if let Some(waiting) = state.pending.take(tag) {
+                found.push((waiting, kind));
+            }
+        }
+        // Whoever is woken soon takes the lock to send the next item.
+        drop(state);
+        for (waiting, kind) in found {
+            let empty = || LinkFault { maybe_sent: true, reason: "the node sent an empty reply".into() };
+            answer(waiting, kind.ok_or_else(empty));
+        }
+    }
+
+    /// Ends the link and tells every unanswered item.
+    fn fail(&self, reason: &str) {
+        let reason: Arc<str> = reason.into();
+        let mut state = self.state();
+        state.closed = true;
+        state.turns.clear();
+        state.queued_bytes = 0;
+        let queued = std::mem::take(&mut state.queued);
+        let unsent: Vec<_> =
+            queued.into_values().flatten().filter_map(|item| state.pending.take(item.tag)).collect();
+        let sent = state.pending.drain();
+        let writer = state.writer.take();
+        drop(state);
+        for (waiting, maybe_sent) in
+            unsent.into_iter().map(|w| (w, false)).chain(sent.into_iter().map(|w| (w, true)))
+        {
+            answer(waiting, Err(LinkFault { maybe_sent, reason: Arc::clone(&reason) }));
+        }
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn queue(&mut self, group: u64, item: SubmitItem, bytes: usize) {
+        let items = self.queued.entry(group).or_default();
+        if items.is_empty() {
+            self.turns.push_back(group);
+        }
+        items.push_back(item);
+        self.queued_bytes += bytes;
+    }
+
+    /// The next frame: as much of the next group's items as fits.
+    fn frame(&mut self) -> Option<SubmitFrame> {
+        let group = self.turns.pop_front()?;
+        let waiting = self.queued.get_mut(&group).expect("a group that has a turn has items");
+        let (mut count, mut bytes) = (0, 0);
+        for item in waiting.iter().take(FRAME_ITEMS_MAX) {
+            let more = item.kind.as_ref().map_or(ITEM_BYTES, bytes_of);
+            // The first item always fits: names and bodies are bounded below a frame.
+            if count > 0 && bytes + more > FRAME_BYTES_MAX {
+                break;
+            }
+            count += 1;
+            bytes += more;
+        }
+        self.queued_bytes -= bytes;
+        let items = if count == waiting.len() {
+            self.queued.remove(&group).map(Vec::from).unwrap_or_default()
+        } else {
+            self.turns.push_back(group);
+            waiting.drain(..count).collect()
+        };
+        Some(SubmitFrame { group, items })
+    }
+}
+
+/// The frames of a link, as HTTP/2 asks for them.
+struct Outbound(Arc<Link>);
+
+impl tokio_stream::Stream for Outbound {
+    type Item = SubmitFrame;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<SubmitFrame>> {
+        let mut state = self.0.state();
+        if let Some(frame) = state.frame() {
+            return Poll::Ready(Some(frame));
+        }
+        if state.closed {
+            return Poll::Ready(None);
+        }
+        state.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// An item that waits for its answer; dropping it gives the answer up.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    link: Arc<Link>,
+    tag: u64,
+    receiver: oneshot::Receiver<Answer>,
+    answered: bool,
+}
+
+impl Ticket {
+    /// Waits for the answer.
+    pub(crate) async fn answer(&mut self) -> Answer {
+        let answer = (&mut self.receiver).await;
+        self.answered = true;
+        answer.unwrap_or_else(|_| Err(LinkFault { maybe_sent: true, reason: "the link was dropped".into() }))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.answered {
+            let forgotten = self.link.state().pending.take(self.tag);
+            drop(forgotten);
+        }
+    }
+}
+
+/// Carries a link's frames until its stream ends.
+async fn serve(link: Arc<Link>, channel: Channel, fault: Arc<TlsFault>) {
+    let reason = tokio::select! {
+        reason = carry(&link, channel, &fault) => reason,
+        () = link.closing.notified() => "the client was closed".to_owned(),
+    };
+    link.fail(&reason);
+}
+
+async fn carry(link: &Arc<Link>, channel: Channel, fault: &TlsFault) -> String {
+    let mut client = ClientClient::new(channel).max_decoding_message_size(RECEIVE_BYTES_MAX);
+    let mut inbound = match client.submit(Outbound(Arc::clone(link))).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return innermost(&status),
+    };
+    fault.clear();
+    loop {
+        match inbound.message().await {
+            Ok(Some(frame)) => link.dispatch(frame.replies),
+            Ok(None) => return "the node ended the stream".to_owned(),
+            Err(status) => return innermost(&status),
+        }
+    }
+}
+
+fn answer(waiting: oneshot::Sender<Answer>, answer: Answer) {
+    if waiting.send(answer).is_err() {
+        tracing::trace!("an answer came after it was given up");
+    }
+}
+
+fn bytes_of(kind: &submit_item::Kind) -> usize {
+    match kind {
+        submit_item::Kind::Command(command) => ITEM_BYTES + command.name.len() + command.body.len(),
+        _ => ITEM_BYTES,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_proto::v1::{Command, KeepSession};
+
+    use super::*;
+
+    fn item(tag: u64, bytes: usize) -> (SubmitItem, usize) {
+        let command = Command { body: vec![0; bytes].into(), ..Command::default() };
+        let kind = submit_item::Kind::Command(command);
+        let bytes = bytes_of(&kind);
+        (SubmitItem { tag, kind: Some(kind) }, bytes)
+    }
+
+    fn keep(tag: u64) -> SubmitItem {
+        SubmitItem { tag, kind: Some(submit_item::Kind::KeepSession(KeepSession { session: 1 })) }
+    }
+
+    fn tags(frame: &SubmitFrame) -> (u64, Vec<u64>) {
+        (frame.group, frame.items.iter().map(|item| item.tag).collect())
+    }
+
+    #[test]
+    fn what_queued_up_goes_out_as_one_frame_for_each_group() {
+        let mut state = State::default();
+        for (group, tag) in [(7, 1), (8, 2), (7, 3), (7, 4)] {
+            state.queue(group, keep(tag), ITEM_BYTES);
+        }
+        let frames: Vec<_> = std::iter::from_fn(|| state.frame()).map(|frame| tags(&frame)).collect();
+        assert_eq!(frames, [(7, vec![1, 3, 4]), (8, vec![2])]);
+        assert_eq!(state.queued_bytes, 0);
+        assert!(state.queued.is_empty());
+    }
+
+    #[test]
+    fn frames_are_bounded_and_groups_take_turns() {
+        let mut state = State::default();
+        for tag in 0..FRAME_ITEMS_MAX as u64 + 1 {
+            state.queue(1, keep(tag), ITEM_BYTES);
+        }
+        state.queue(2, keep(9), ITEM_BYTES);
+        let sizes: Vec<_> = std::iter::from_fn(|| state.frame()).map(|f| (f.group, f.items.len())).collect();
+        assert_eq!(sizes, [(1, FRAME_ITEMS_MAX), (2, 1), (1, 1)]);
+    }
+
+    #[test]
+    fn large_bodies_are_spread_over_frames_below_the_limit() {
+        let mut state = State::default();
+        for tag in 0..5 {
+            let (item, bytes) = item(tag, 1 << 20);
+            state.queue(1, item, bytes);
+        }
+        let mut counts = Vec::new();
+        while let Some(frame) = state.frame() {
+            let bytes: usize = frame.items.iter().filter_map(|item| item.kind.as_ref()).map(bytes_of).sum();
+            assert!(bytes <= FRAME_BYTES_MAX, "{bytes}");
+            counts.push(frame.items.len());
+        }
+        assert_eq!(counts, [2, 2, 1]);
+        assert_eq!(state.queued_bytes, 0);
+    }
+}
