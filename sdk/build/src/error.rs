@@ -9,7 +9,8 @@ use crate::imports::Refused;
 pub enum BuildError {
     /// A program could not be started.
     #[error(
-        "cannot run `{program}` ({source}); install Rust from https://rustup.rs and see that it is on the PATH"
+        "cannot run `{program}` ({source}); install Rust from https://rustup.rs and see that it is on the \
+         PATH"
     )]
     Start {
         /// The program.
@@ -27,9 +28,9 @@ pub enum BuildError {
     },
     /// The compiler has no standard library for WebAssembly.
     #[error(
-        "the compiler cannot build for wasm32-unknown-unknown and `rustup target add` did not help ({problem}); run \
-         `rustup target add wasm32-unknown-unknown` where there is a network, or install your distribution's package \
-         of Rust's WebAssembly standard library"
+        "the compiler cannot build for wasm32-unknown-unknown and `rustup target add` did not help \
+         ({problem}); run `rustup target add wasm32-unknown-unknown` where there is a network, or install \
+         your distribution's package of Rust's WebAssembly standard library"
     )]
     NoTarget {
         /// What the attempt to add it said.
@@ -68,13 +69,14 @@ pub enum BuildError {
     Imports(Vec<Refused>),
     /// The component exports no state machine.
     #[error(
-        "the component does not export quorate:machine/machine@0.1.0; write `quorate_sdk::export!(YourMachine);` in \
-         its lib.rs"
+        "the component does not export quorate:machine/machine@0.1.0; write \
+         `quorate_sdk::export!(YourMachine);` in its lib.rs"
     )]
     NoMachine,
     /// The module does not fit the contract.
     #[error(
-        "the module does not fit the contract quorate:machine@0.1.0: {0}; build it with the SDK of this version"
+        "the module does not fit the contract quorate:machine@0.1.0: {0}; build it with the SDK of this \
+         version"
     )]
     Contract(String),
 }

@@ -92,7 +92,8 @@ pub(crate) fn apply<M: StateMachine>(
     let mut ctx = Context::new(host, entry);
     let mut outcomes = Vec::with_capacity(commands.len());
     for (position, command) in commands.into_iter().enumerate() {
-        outcomes.push(match apply_one::<M>(&mut ctx, position as u32, command) {
+        let types::Command { origin, name, body } = command;
+        outcomes.push(match apply_one::<M>(&mut ctx, position as u32, origin.into(), &name, &body) {
             Ok(answer) => Outcome::Done(answer),
             Err(rejection) => Outcome::Rejected(rejection.into()),
         });
@@ -104,26 +105,22 @@ pub(crate) fn apply<M: StateMachine>(
 fn apply_one<M: StateMachine>(
     ctx: &mut Context,
     position: u32,
-    command: types::Command,
+    origin: Origin,
+    name: &str,
+    body: &[u8],
 ) -> Result<Vec<u8>, Rejection> {
-    let origin = Origin::from(command.origin);
     let timer = match &origin {
         Origin::Timer(id) => Some(id.clone()),
         Origin::Session { .. } | Origin::System => None,
     };
     ctx.begin(position, origin);
     let result = match timer {
-        Some(id) => {
-            M::timer(ctx, &id, Body::borrowed("the timer's body", &command.body)).map(|()| Vec::new())
-        }
-        None => match named::decode::<M::Command>(&command.name, &command.body) {
+        Some(id) => M::timer(ctx, &id, Body::borrowed("the timer's body", body)).map(|()| Vec::new()),
+        None => match named::decode::<M::Command>(name, body) {
             Ok(typed) => M::apply(ctx, typed).map(|answer| answer.0),
-            Err(error) => Err(misnamed(
-                Rejection::UNKNOWN_COMMAND,
-                ["unknown-command", "command"],
-                &command.name,
-                &error,
-            )),
+            Err(error) => {
+                Err(misnamed(Rejection::UNKNOWN_COMMAND, ["unknown-command", "command"], name, &error))
+            }
         },
     };
     ctx.conclude(result)

@@ -101,8 +101,8 @@ impl Context {
     }
 
     /// Ends the entry.
-    pub(crate) fn finish(mut self) {
-        self.store.flush();
+    pub(crate) fn finish(self) {
+        self.store.finish();
     }
 
     fn pass_on_effects(&mut self) {

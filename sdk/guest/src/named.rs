@@ -77,16 +77,16 @@ pub(crate) fn kebab_case(name: &str) -> String {
 
 /// Whether [`kebab_case`] of this variant is this name; without an allocation, since every command asks.
 fn is_called(variant: &str, name: &str) -> bool {
-    let mut rest = name.chars();
-    for (place, letter) in variant.char_indices() {
-        if letter.is_uppercase() {
-            if place > 0 && rest.next() != Some('-') {
-                return false;
-            }
-            if letter.to_lowercase().any(|lower| rest.next() != Some(lower)) {
-                return false;
-            }
-        } else if rest.next() != Some(if letter == '_' { '-' } else { letter }) {
+    if !variant.is_ascii() {
+        return kebab_case(variant) == name;
+    }
+    let mut rest = name.as_bytes().iter();
+    for (place, letter) in variant.bytes().enumerate() {
+        if letter.is_ascii_uppercase() && place > 0 && rest.next() != Some(&b'-') {
+            return false;
+        }
+        let expected = if letter == b'_' { b'-' } else { letter.to_ascii_lowercase() };
+        if rest.next() != Some(&expected) {
             return false;
         }
     }

@@ -528,7 +528,10 @@ mod tests {
     fn types_are_told_as_far_as_they_can_be() {
         let json = schema::<Command>();
         for part in [
-            r#"{"name":"inner","type":{"record":[{"name":"flag","type":"bool"},{"name":"color","type":{"choice":["Red","Green"]}}]}}"#,
+            concat!(
+                r#"{"name":"inner","type":{"record":[{"name":"flag","type":"bool"},"#,
+                r#"{"name":"color","type":{"choice":["Red","Green"]}}]}}"#
+            ),
             r#"{"name":"many","type":{"list":{"tuple":["u8","f32"]}}}"#,
             r#"{"name":"map","type":{"map":"bytes"}},{"name":"maybe","type":{"option":"char"}}"#,
             r#"{"name":"wrapped","fields":[{"name":"flag","type":"bool"},"#,

@@ -500,8 +500,8 @@ impl<M: StateMachine> TestHost<M> {
                     let (index, name) = (applied.entry.index, &applied.commands[position].name);
                     assert!(
                         first == second,
-                        "not deterministic: `{name}` at entry {index}, position {position} gave {first:?}, then \
-                         {second:?}"
+                        "not deterministic: `{name}` at entry {index}, position {position} gave {first:?}, \
+                         then {second:?}"
                     );
                 }
             }

@@ -245,7 +245,8 @@ fn the_schema_lists_names_fields_and_types() {
             r#"{"name":"forget","fields":[{"name":"id","type":"string"}]},"#,
             r#"{"name":"draw","fields":[{"name":"count","type":"u64"}]},"#,
             r#"{"name":"when","fields":[]},{"name":"who","fields":[]},"#,
-            r#"{"name":"log","fields":[{"name":"text","type":"string"}]},{"name":"unordered-draw","fields":[]}],"#,
+            r#"{"name":"log","fields":[{"name":"text","type":"string"}]},"#,
+            r#"{"name":"unordered-draw","fields":[]}],"#,
             r#""queries":[{"name":"notes","fields":[]},{"name":"greeting","fields":[]}],"#,
             r#""events":[{"name":"noted","fields":[{"name":"text","type":"string"}]},"#,
             r#"{"name":"timer-fired","fields":[{"name":"id","type":"string"}]}]}"#

@@ -188,7 +188,12 @@ mod tests {
         });
         assert!(code.contains("this code"), "{code}");
         let name = refusal(parse_quote! {
-            enum E { #[reject(code = 200, message = "m")] A, #[reject(code = 201, name = "a", message = "m")] B }
+            enum E {
+                #[reject(code = 200, message = "m")]
+                A,
+                #[reject(code = 201, name = "a", message = "m")]
+                B,
+            }
         });
         assert!(name.contains("this name"), "{name}");
     }

@@ -166,7 +166,7 @@ fn judge(report: &mut Report, expected: Expected, actual: Account) -> Option<Str
         return None;
     }
     Some(format!(
-        "{} commands done and {} unknown, {} in the ledger; balance {least} to {most} explained, {balance} there",
+        "{} commands done, {} unknown, {} in the ledger; balance {least} to {most} told, {balance} there",
         expected.done, expected.unknown, actual.applied
     ))
 }

@@ -101,7 +101,8 @@ proptest! {
             let outcomes = host.apply_batch(batch.clone()).unwrap();
             for (command, outcome) in batch.iter().zip(outcomes) {
                 let expected = model(&mut balances, command);
-                prop_assert_eq!(outcome.as_ref().map(|_| ()).map_err(|refused| refused.name.as_str()), expected);
+                let told = outcome.as_ref().map(|_| ()).map_err(|refused| refused.name.as_str());
+                prop_assert_eq!(told, expected);
                 audit.note(command, if outcome.is_ok() { Told::Done } else { Told::Rejected });
             }
         }

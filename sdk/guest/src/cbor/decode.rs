@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use serde::de::{self, DeserializeSeed, Deserializer, Visitor};
 
+use super::major::{ARRAY, BYTES, MAP, NEGATIVE, SIMPLE, TAG, TEXT, UNSIGNED};
 use super::{CodecError, DEPTH_MAX, initial, major, tag};
 
 /// Reads one value that fills the bytes. Borrowed text and bytes are not copied.
@@ -298,28 +299,28 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
     // code for an array in every integer.
 
     typed! {
-        deserialize_bool: { major::SIMPLE => visit_simple };
-        deserialize_i8: { major::UNSIGNED | major::NEGATIVE => visit_integer };
-        deserialize_i16: { major::UNSIGNED | major::NEGATIVE => visit_integer };
-        deserialize_i32: { major::UNSIGNED | major::NEGATIVE => visit_integer };
-        deserialize_i64: { major::UNSIGNED | major::NEGATIVE => visit_integer };
-        deserialize_i128: { major::UNSIGNED | major::NEGATIVE => visit_integer, major::TAG => visit_big };
-        deserialize_u8: { major::UNSIGNED | major::NEGATIVE => visit_integer };
-        deserialize_u16: { major::UNSIGNED | major::NEGATIVE => visit_integer };
-        deserialize_u32: { major::UNSIGNED | major::NEGATIVE => visit_integer };
-        deserialize_u64: { major::UNSIGNED | major::NEGATIVE => visit_integer };
-        deserialize_u128: { major::UNSIGNED | major::NEGATIVE => visit_integer, major::TAG => visit_big };
-        deserialize_f32: { major::UNSIGNED | major::NEGATIVE => visit_integer, major::SIMPLE => visit_simple };
-        deserialize_f64: { major::UNSIGNED | major::NEGATIVE => visit_integer, major::SIMPLE => visit_simple };
-        deserialize_char: { major::TEXT => visit_text };
-        deserialize_str: { major::TEXT => visit_text };
-        deserialize_string: { major::TEXT => visit_text };
-        deserialize_identifier: { major::TEXT => visit_text };
-        deserialize_bytes: { major::BYTES => visit_bytes, major::TEXT => visit_text, major::ARRAY => visit_array };
-        deserialize_byte_buf: { major::BYTES => visit_bytes, major::TEXT => visit_text, major::ARRAY => visit_array };
-        deserialize_unit: { major::SIMPLE => visit_simple };
-        deserialize_seq: { major::ARRAY => visit_array };
-        deserialize_map: { major::MAP => visit_pairs };
+        deserialize_bool: { SIMPLE => visit_simple };
+        deserialize_i8: { UNSIGNED | NEGATIVE => visit_integer };
+        deserialize_i16: { UNSIGNED | NEGATIVE => visit_integer };
+        deserialize_i32: { UNSIGNED | NEGATIVE => visit_integer };
+        deserialize_i64: { UNSIGNED | NEGATIVE => visit_integer };
+        deserialize_i128: { UNSIGNED | NEGATIVE => visit_integer, TAG => visit_big };
+        deserialize_u8: { UNSIGNED | NEGATIVE => visit_integer };
+        deserialize_u16: { UNSIGNED | NEGATIVE => visit_integer };
+        deserialize_u32: { UNSIGNED | NEGATIVE => visit_integer };
+        deserialize_u64: { UNSIGNED | NEGATIVE => visit_integer };
+        deserialize_u128: { UNSIGNED | NEGATIVE => visit_integer, TAG => visit_big };
+        deserialize_f32: { UNSIGNED | NEGATIVE => visit_integer, SIMPLE => visit_simple };
+        deserialize_f64: { UNSIGNED | NEGATIVE => visit_integer, SIMPLE => visit_simple };
+        deserialize_char: { TEXT => visit_text };
+        deserialize_str: { TEXT => visit_text };
+        deserialize_string: { TEXT => visit_text };
+        deserialize_identifier: { TEXT => visit_text };
+        deserialize_bytes: { BYTES => visit_bytes, TEXT => visit_text, ARRAY => visit_array };
+        deserialize_byte_buf: { BYTES => visit_bytes, TEXT => visit_text, ARRAY => visit_array };
+        deserialize_unit: { SIMPLE => visit_simple };
+        deserialize_seq: { ARRAY => visit_array };
+        deserialize_map: { MAP => visit_pairs };
     }
 
     fn deserialize_unit_struct<V: Visitor<'de>>(

@@ -9,10 +9,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::key::{AsKey, Key, write_open_string};
+use super::layer::StateKey;
 use super::scan::Scan;
 use super::{Read, Store, Write, check_name, decode_stored, prefix_of};
 use crate::host::Direction;
-use crate::{Rejection, cbor};
 
 /// Room for the key's own bytes that usually suffices.
 const KEY_BYTES_USUAL: usize = 48;
@@ -49,19 +49,20 @@ impl<K: Key, V: Serialize + DeserializeOwned> Map<K, V> {
         Self { name, types: PhantomData }
     }
 
-    fn key<Q: AsKey<K> + ?Sized>(&self, key: &Q) -> Vec<u8> {
+    fn key<Q: AsKey<K> + ?Sized>(&self, key: &Q) -> StateKey {
         let mut bytes = prefix_of(self.name, KEY_BYTES_USUAL);
         key.write_key(&mut bytes);
-        bytes
+        StateKey(bytes)
+    }
+
+    /// The first bytes of all keys of this map.
+    fn start(&self) -> StateKey {
+        StateKey(prefix_of(self.name, 0))
     }
 
     /// The first bytes after all keys of this map.
-    fn end(&self) -> Vec<u8> {
-        let mut end = prefix_of(self.name, 0);
-        if let Some(separator) = end.last_mut() {
-            *separator = 1;
-        }
-        end
+    fn end(&self) -> StateKey {
+        after_all(self.start())
     }
 
     /// The value of a key.
@@ -77,10 +78,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Map<K, V> {
     /// Sets a key.
     pub fn insert<Q: AsKey<K> + ?Sized>(&self, to: &mut impl Write, key: &Q, value: &V) {
         let key = self.key(key);
-        match cbor::to_vec(value) {
-            Ok(value) => to.store_mut().put(key, value),
-            Err(error) => to.store_mut().refuse(Rejection::unencodable(&error)),
-        }
+        to.store_mut().put(key, value);
     }
 
     /// Removes a key, if it is there.
@@ -100,10 +98,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Map<K, V> {
 
     /// Removes every key. Costs as much as reading them all.
     pub fn clear(&self, to: &mut impl Write) {
-        let keys: Vec<Vec<u8>> = self
-            .scan(to.store(), &prefix_of(self.name, 0), None, Direction::Ascending)
-            .map(|pair| pair.0)
-            .collect();
+        let keys: Vec<StateKey> = self.scan(to.store()).map(|(key, _)| StateKey(key.into_owned())).collect();
         for key in keys {
             to.store_mut().delete(key);
         }
@@ -111,22 +106,17 @@ impl<K: Key, V: Serialize + DeserializeOwned> Map<K, V> {
 
     /// Whether there is no key.
     pub fn is_empty(&self, from: &impl Read) -> bool {
-        self.scan(from.store(), &prefix_of(self.name, 0), None, Direction::Ascending).next().is_none()
+        self.scan(from.store()).next().is_none()
     }
 
-    fn scan<'a>(
-        &self,
-        store: &'a Store,
-        start: &[u8],
-        end: Option<&[u8]>,
-        direction: Direction,
-    ) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + use<'a, K, V> {
-        let whole = self.end();
-        Scan::new(store, start, Some(end.unwrap_or(&whole)), direction)
-            .map(|(key, value)| (key.into_owned(), value.into_owned()))
+    fn scan<'a>(&self, store: &'a Store) -> Scan<'a> {
+        Scan::new(store, &self.start(), Some(&self.end()), Direction::Ascending)
     }
 
-    fn iterate<'a>(&self, store: &'a Store, start: Vec<u8>, end: Vec<u8>) -> Iter<'a, K, V> {
+    fn iterate<'a>(&self, store: &'a Store, start: StateKey, end: StateKey) -> Iter<'a, K, V> {
+        // A bound longer than a key can be is noted; the command or query is refused.
+        store.takes_key(&start);
+        store.takes_key(&end);
         Iter {
             name: self.name,
             store,
@@ -140,13 +130,13 @@ impl<K: Key, V: Serialize + DeserializeOwned> Map<K, V> {
 
     /// All pairs in the order of their keys. Take as many as you need: they are read in small pages.
     pub fn iter<'a>(&self, from: &'a impl Read) -> Iter<'a, K, V> {
-        self.iterate(from.store(), prefix_of(self.name, 0), self.end())
+        self.iterate(from.store(), self.start(), self.end())
     }
 
     /// The pairs within bounds, such as `10..20`, `"a"..` or `(Bound::Excluded("a"), Bound::Unbounded)`.
     pub fn range<'a, Q: AsKey<K>>(&self, from: &'a impl Read, range: impl RangeBounds<Q>) -> Iter<'a, K, V> {
         let start = match range.start_bound() {
-            Bound::Unbounded => prefix_of(self.name, 0),
+            Bound::Unbounded => self.start(),
             Bound::Included(key) => self.key(key),
             Bound::Excluded(key) => self.just_after(key),
         };
@@ -155,11 +145,7 @@ impl<K: Key, V: Serialize + DeserializeOwned> Map<K, V> {
             Bound::Included(key) => self.just_after(key),
             Bound::Excluded(key) => self.key(key),
         };
-        let store = from.store();
-        // A bound longer than a key can be is noted; the command or query is refused.
-        store.takes_key(&start);
-        store.takes_key(&end);
-        self.iterate(store, start, end)
+        self.iterate(from.store(), start, end)
     }
 
     /// The pairs after a key, which need not be there: the next page of a listing.
@@ -168,22 +154,22 @@ impl<K: Key, V: Serialize + DeserializeOwned> Map<K, V> {
     }
 
     /// The bytes right after a key's own. No key begins another, so only this one lies below.
-    fn just_after<Q: AsKey<K> + ?Sized>(&self, key: &Q) -> Vec<u8> {
-        let mut bytes = self.key(key);
-        bytes.push(0);
-        bytes
+    fn just_after<Q: AsKey<K> + ?Sized>(&self, key: &Q) -> StateKey {
+        let mut key = self.key(key);
+        key.0.push(0);
+        key
     }
 }
 
 /// The first bytes after all that start with these, which are not all 0xff.
-fn after_all(mut prefix: Vec<u8>) -> Vec<u8> {
-    while prefix.last() == Some(&0xff) {
-        prefix.pop();
+fn after_all(mut start: StateKey) -> StateKey {
+    while start.0.last() == Some(&0xff) {
+        start.0.pop();
     }
-    if let Some(last) = prefix.last_mut() {
+    if let Some(last) = start.0.last_mut() {
         *last += 1;
     }
-    prefix
+    start
 }
 
 impl<V: Serialize + DeserializeOwned> Map<String, V> {
@@ -191,9 +177,8 @@ impl<V: Serialize + DeserializeOwned> Map<String, V> {
     pub fn starting_with<'a>(&self, from: &'a impl Read, start: &str) -> Iter<'a, String, V> {
         let mut bytes = prefix_of(self.name, start.len());
         write_open_string(start.as_bytes(), &mut bytes);
-        let store = from.store();
-        store.takes_key(&bytes);
-        self.iterate(store, bytes.clone(), after_all(bytes))
+        let start = StateKey(bytes);
+        self.iterate(from.store(), start.clone(), after_all(start))
     }
 }
 
@@ -202,9 +187,8 @@ impl<A: Key, B: Key, V: Serialize + DeserializeOwned> Map<(A, B), V> {
     pub fn under<'a, Q: AsKey<A> + ?Sized>(&self, from: &'a impl Read, first: &Q) -> Iter<'a, (A, B), V> {
         let mut bytes = prefix_of(self.name, KEY_BYTES_USUAL);
         first.write_key(&mut bytes);
-        let store = from.store();
-        store.takes_key(&bytes);
-        self.iterate(store, bytes.clone(), after_all(bytes))
+        let start = StateKey(bytes);
+        self.iterate(from.store(), start.clone(), after_all(start))
     }
 }
 
@@ -212,8 +196,8 @@ impl<A: Key, B: Key, V: Serialize + DeserializeOwned> Map<(A, B), V> {
 pub struct Iter<'a, K, V> {
     name: &'static str,
     store: &'a Store,
-    start: Vec<u8>,
-    end: Vec<u8>,
+    start: StateKey,
+    end: StateKey,
     direction: Direction,
     /// Opened by the first step, so that an iterator that is only made costs nothing.
     scan: Option<Scan<'a>>,
@@ -240,7 +224,7 @@ impl<K: Key, V: DeserializeOwned> Iterator for Iter<'_, K, V> {
         let mut encoded = &key[self.name.len() + 1..];
         let Some(key) = K::read_key(&mut encoded).filter(|_| encoded.is_empty()) else {
             panic!(
-                "a key of `{}` does not read; raise SCHEMA_VERSION and write `migrate` when a key's type changes",
+                "a key of `{}` does not read; raise SCHEMA_VERSION and write `migrate` when its type changes",
                 self.name
             )
         };

@@ -18,6 +18,7 @@
 
 mod buffer;
 mod key;
+mod layer;
 mod map;
 mod scan;
 mod value;
@@ -84,8 +85,8 @@ fn decode_stored<T: serde::de::DeserializeOwned>(name: &str, bytes: &[u8]) -> T 
     match crate::cbor::from_slice(bytes) {
         Ok(value) => value,
         Err(error) => panic!(
-            "a stored value of `{name}` does not read ({error}); raise SCHEMA_VERSION and write `migrate` when a \
-             stored type changes"
+            "a stored value of `{name}` does not read ({error}); raise SCHEMA_VERSION and write `migrate` \
+             when a stored type changes"
         ),
     }
 }

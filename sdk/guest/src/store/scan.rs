@@ -5,9 +5,9 @@
 
 use std::borrow::Cow;
 use std::iter::Peekable;
-use std::ops::Bound;
 
-use super::buffer::{Layer, Store};
+use super::buffer::Store;
+use super::layer::{Layer, StateKey, Written};
 use crate::host::{Direction, Pages, Pair};
 
 /// Pairs asked of the host at first; most scans are short.
@@ -17,10 +17,10 @@ const PAGE_ITEMS_MAX: u32 = 512;
 /// Bytes asked of the host at once.
 const PAGE_BYTES_MAX: u32 = 256 << 10;
 
-type Written<'a> = (&'a Vec<u8>, &'a Option<Vec<u8>>);
+type Change<'a> = (&'a StateKey, &'a Written);
 /// Bytes that are borrowed from a layer or were read from the host.
 type Part<'a> = Cow<'a, [u8]>;
-type LayerScan<'a> = Peekable<Box<dyn Iterator<Item = Written<'a>> + 'a>>;
+type LayerScan<'a> = Peekable<Box<dyn Iterator<Item = Change<'a>> + 'a>>;
 
 /// A range being read.
 pub(super) struct Scan<'a> {
@@ -50,15 +50,19 @@ impl HostScan {
     }
 }
 
-fn layer_scan<'a>(layer: &'a Layer, start: &[u8], end: Option<&[u8]>, direction: Direction) -> LayerScan<'a> {
+fn layer_scan<'a>(
+    layer: &'a Layer,
+    start: &StateKey,
+    end: Option<&StateKey>,
+    direction: Direction,
+) -> LayerScan<'a> {
     // A map panics on a range that ends before it starts; such a range has nothing.
     if layer.is_empty() || end.is_some_and(|end| end <= start) {
-        let nothing: Box<dyn Iterator<Item = Written<'a>>> = Box::new(std::iter::empty());
+        let nothing: Box<dyn Iterator<Item = Change<'a>>> = Box::new(std::iter::empty());
         return nothing.peekable();
     }
-    let range =
-        layer.range::<[u8], _>((Bound::Included(start), end.map_or(Bound::Unbounded, Bound::Excluded)));
-    let pairs: Box<dyn Iterator<Item = Written<'a>>> = match direction {
+    let range = layer.range(start, end);
+    let pairs: Box<dyn Iterator<Item = Change<'a>>> = match direction {
         Direction::Ascending => Box::new(range),
         Direction::Descending => Box::new(range.rev()),
     };
@@ -67,12 +71,17 @@ fn layer_scan<'a>(layer: &'a Layer, start: &[u8], end: Option<&[u8]>, direction:
 
 impl<'a> Scan<'a> {
     /// Reads from `start` to `end`, excluded.
-    pub(super) fn new(store: &'a Store, start: &[u8], end: Option<&[u8]>, direction: Direction) -> Self {
+    pub(super) fn new(
+        store: &'a Store,
+        start: &StateKey,
+        end: Option<&StateKey>,
+        direction: Direction,
+    ) -> Self {
         Self {
             direction,
             layers: store.layers().map(|layer| layer_scan(layer, start, end, direction)),
             host: HostScan {
-                pages: store.host().scan(start, end, direction),
+                pages: store.host().scan(&start.0, end.map(|end| &*end.0), direction),
                 page: Vec::new().into_iter().peekable(),
                 items_next: PAGE_ITEMS_FIRST,
                 ended: false,
@@ -90,10 +99,10 @@ impl<'a> Scan<'a> {
     /// The first key of all parts, with what the newest part says of it.
     fn step(&mut self) -> Option<(Part<'a>, Option<Part<'a>>)> {
         let [command, entry] = &mut self.layers;
-        let mut first: Option<Written<'a>> = None;
+        let mut first: Option<Change<'a>> = None;
         for layer in [command, entry] {
             if let Some(written) = layer.peek() {
-                let sooner = |first: Written<'a>| Self::comes_first(self.direction, written.0, first.0);
+                let sooner = |first: Change<'a>| Self::comes_first(self.direction, &written.0.0, &first.0.0);
                 if first.is_none_or(sooner) {
                     first = Some(*written);
                 }
@@ -101,7 +110,7 @@ impl<'a> Scan<'a> {
         }
         let host_first = match (self.host.peek(), first) {
             (Some(_), None) => true,
-            (Some(pair), Some(written)) => Self::comes_first(self.direction, &pair.0, written.0),
+            (Some(pair), Some(written)) => Self::comes_first(self.direction, &pair.0, &written.0.0),
             (None, _) => false,
         };
         if host_first {
@@ -112,8 +121,8 @@ impl<'a> Scan<'a> {
         for layer in &mut self.layers {
             layer.next_if(|other| other.0 == key);
         }
-        self.host.page.next_if(|pair| pair.0 == *key);
-        Some((Cow::Borrowed(key), written.as_deref().map(Cow::Borrowed)))
+        self.host.page.next_if(|pair| pair.0 == key.0);
+        Some((Cow::Borrowed(&key.0), written.as_deref().map(Cow::Borrowed)))
     }
 }
 

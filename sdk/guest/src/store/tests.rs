@@ -156,7 +156,10 @@ proptest! {
         let mut host = TestHost::<Machine>::new();
         let mut pairs = BTreeMap::new();
         for entry in entries {
-            let commands = entry.iter().map(|(steps, accepted)| Command::Run { steps: steps.clone(), accepted: *accepted });
+            let run = |(steps, accepted): &(Vec<Step>, bool)| {
+                Command::Run { steps: steps.clone(), accepted: *accepted }
+            };
+            let commands = entry.iter().map(run);
             let outcomes = host.apply_batch(commands).unwrap();
             for ((steps, accepted), outcome) in entry.iter().zip(outcomes) {
                 if !accepted {

@@ -7,8 +7,8 @@ use std::marker::PhantomData;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::layer::StateKey;
 use super::{Read, Write, check_name, decode_stored, prefix_of};
-use crate::{Rejection, cbor};
 
 /// One value in the group's state, under a name. It holds nothing itself: make it a constant.
 ///
@@ -38,21 +38,22 @@ impl<T: Serialize + DeserializeOwned> Value<T> {
         Self { name, kind: PhantomData }
     }
 
+    fn key(&self) -> StateKey {
+        StateKey(prefix_of(self.name, 0))
+    }
+
     /// The value, if it was ever set.
     pub fn get(&self, from: &impl Read) -> Option<T> {
-        from.store().get(&prefix_of(self.name, 0)).map(|bytes| decode_stored(self.name, &bytes))
+        from.store().get(&self.key()).map(|bytes| decode_stored(self.name, &bytes))
     }
 
     /// Sets the value.
     pub fn set(&self, to: &mut impl Write, value: &T) {
-        match cbor::to_vec(value) {
-            Ok(value) => to.store_mut().put(prefix_of(self.name, 0), value),
-            Err(error) => to.store_mut().refuse(Rejection::unencodable(&error)),
-        }
+        to.store_mut().put(self.key(), value);
     }
 
     /// Forgets the value.
     pub fn clear(&self, to: &mut impl Write) {
-        to.store_mut().delete(prefix_of(self.name, 0));
+        to.store_mut().delete(self.key());
     }
 }
