@@ -4,7 +4,8 @@
 //! Relies on every room below. Promises that a node which started holds exactly the groups that its data
 //! directory and the catalog name, and that a failed disk stops it. Knows no client protocol; `api` does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -130,8 +131,10 @@ pub struct Inner {
     catalog: ArcSwap<Catalog>,
     catalog_changed: watch::Sender<u64>,
     pub(crate) news: broadcast::Sender<GroupNews>,
-    /// Groups started here, or being started.
-    running: Mutex<BTreeSet<GroupId>>,
+    /// Groups started here, or being started, as their stored descriptions say.
+    running: Mutex<BTreeMap<GroupId, GroupRecord>>,
+    /// Whether the catalog was applied since the start, so that what it does not name does not exist.
+    catalog_known: AtomicBool,
     /// The last status of each group at this node.
     reports: Mutex<BTreeMap<GroupId, GroupReport>>,
     components: Mutex<BTreeMap<Digest, Component>>,
@@ -214,6 +217,7 @@ impl Node {
             catalog_changed: watch::channel(0).0,
             news: broadcast::channel(WATCH_BACKLOG).0,
             running: Mutex::default(),
+            catalog_known: AtomicBool::new(false),
             reports: Mutex::default(),
             components: Mutex::default(),
             finding: Mutex::default(),
@@ -349,6 +353,23 @@ impl Inner {
         }
     }
 
+    /// The group of this name or number: as the catalog says, or as this node runs it.
+    pub(crate) fn group_record(&self, name: &str) -> Option<GroupRecord> {
+        if name == "0" || name == "catalog" {
+            return Some(self.catalog_record());
+        }
+        if let Some(record) = self.catalog.load().group(name) {
+            return Some(record.clone());
+        }
+        let running = locked(&self.running);
+        running.values().find(|record| record.name == name || record.group.0.to_string() == name).cloned()
+    }
+
+    /// Whether the catalog was applied since this node started.
+    pub(crate) fn catalog_known(&self) -> bool {
+        self.catalog_known.load(Ordering::Acquire)
+    }
+
     /// Starts the catalog and every group that the data directory holds.
     fn recover_groups(&self, mut recovered: BTreeMap<GroupId, RecoveredGroup>) -> Result<(), NodeError> {
         let record = self.catalog_record();
@@ -368,7 +389,7 @@ impl Inner {
     }
 
     fn start_group(&self, record: &GroupRecord, found: Option<RecoveredGroup>) -> Result<(), NodeError> {
-        if !locked(&self.running).insert(record.group) {
+        if locked(&self.running).insert(record.group, record.clone()).is_some() {
             return Ok(());
         }
         let identity = MachineIdentity {
@@ -386,7 +407,8 @@ impl Inner {
     /// Starts the groups that the catalog places here and that are new.
     fn start_missing_groups(&self) {
         for record in &self.catalog.load().groups {
-            if record.config.member(self.node).is_none() || locked(&self.running).contains(&record.group) {
+            if record.config.member(self.node).is_none() || locked(&self.running).contains_key(&record.group)
+            {
                 continue;
             }
             let stored =
@@ -539,8 +561,7 @@ impl Inner {
         if group == GroupId::CATALOG {
             return self.config.cluster.nodes.iter().map(|node| NodeId(node.id)).collect();
         }
-        let catalog = self.catalog.load();
-        let record = catalog.groups.iter().find(|record| record.group == group);
+        let record = self.group_record(&group.0.to_string());
         record.map(|r| r.config.members.iter().map(|member| member.node).collect()).unwrap_or_default()
     }
 
@@ -575,7 +596,14 @@ impl Inner {
 
     async fn serve_call_here(self: Arc<Self>, call: PeerCall) -> Result<Bytes, OrderError> {
         match call {
-            PeerCall::Catalog(command) => self.order_catalog_here(&command).await,
+            PeerCall::Catalog(command) => {
+                if matches!(command, CatalogCommand::CreateGroup { .. }) {
+                    // A group is refused on nodes that the catalog does not list; a young cluster may not
+                    // have listed its first nodes yet.
+                    self.register_nodes().await;
+                }
+                self.order_catalog_here(&command).await
+            }
             PeerCall::Prepare(digest) => {
                 self.prepare(digest).await.map(|_| Bytes::new()).map_err(OrderError::Peer)
             }
@@ -754,7 +782,7 @@ fn random_seed(node: NodeId, boot: BootNumber) -> u64 {
 /// A client identity that no other session of the cluster has: node, boot number and a counter.
 fn unique_client(node: NodeId, boot: BootNumber) -> [u8; 16] {
     static COUNTER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let count = COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
     let mut client = [0; 16];
     client[..4].copy_from_slice(&(node.0 as u32).to_le_bytes());
     client[4..12].copy_from_slice(&boot.0.to_le_bytes());
@@ -928,6 +956,7 @@ impl Surroundings for Inner {
 
     fn catalog(&self, view: StateView) {
         self.catalog.store(Arc::new(Catalog::read(&view)));
+        self.catalog_known.store(true, Ordering::Release);
         self.catalog_changed.send_modify(|count| *count += 1);
     }
 }

@@ -38,7 +38,7 @@ impl Admin for Api {
         let ordered = self.inner.order_catalog(command).await;
         ordered.map_err(|error| order_error(&self.inner, quorate_types::GroupId::CATALOG, error))?;
         // The leader has applied it; this node may be a moment behind.
-        let record = self.wait(|| self.inner.catalog().group(&request.name).cloned()).await;
+        let record = self.wait(|| self.inner.group_record(&request.name)).await;
         let record =
             record.ok_or_else(|| unavailable("the group was created; this node has not heard of it yet"))?;
         Ok(Response::new(v1::CreateGroupReply { group: Some(group_info(&self.inner, &record)) }))
@@ -59,7 +59,7 @@ impl Admin for Api {
         request: Request<v1::DescribeGroupRequest>,
     ) -> Result<Response<v1::DescribeGroupReply>, Status> {
         require(&request, Role::Reader)?;
-        let record = find_group(&self.inner, request.into_inner().group)?;
+        let record = find_group(&self.inner, request.into_inner().group).await?;
         let asked = record.config.members.iter().map(|member| self.replica_report(&record, member.node));
         let found = futures_join(asked).await;
         let commit = found.iter().flatten().map(|report| report.commit).max().unwrap_or_default();
@@ -134,7 +134,7 @@ impl Admin for Api {
         use v1::deploy_request::Component;
         require(&request, Role::Operator)?;
         let request = request.into_inner();
-        let record = find_group(&self.inner, request.group)?;
+        let record = find_group(&self.inner, request.group).await?;
         let reference = match request.component {
             Some(Component::Digest(bytes)) => {
                 let digest = <[u8; 32]>::try_from(&bytes[..]).map(Digest);
@@ -161,7 +161,7 @@ impl Admin for Api {
     ) -> Result<Response<v1::TransferLeaderReply>, Status> {
         require(&request, Role::Operator)?;
         let request = request.into_inner();
-        let record = find_group(&self.inner, request.group)?;
+        let record = find_group(&self.inner, request.group).await?;
         let to = match request.node {
             0 => self.best_successor(&record).await?,
             node => NodeId(node),
@@ -186,7 +186,7 @@ impl Admin for Api {
         request: Request<v1::SnapshotRequest>,
     ) -> Result<Response<v1::SnapshotReply>, Status> {
         require(&request, Role::Operator)?;
-        let record = find_group(&self.inner, request.into_inner().group)?;
+        let record = find_group(&self.inner, request.into_inner().group).await?;
         let (index, digest) = self.checkpoint(&record).await?;
         let digest = Bytes::copy_from_slice(&digest.0);
         Ok(Response::new(v1::SnapshotReply { index, digest, node: self.inner.node.0 }))
@@ -235,7 +235,7 @@ impl Admin for Api {
     ) -> Result<Response<v1::StateDigestReply>, Status> {
         require(&request, Role::Reader)?;
         let request = request.into_inner();
-        let record = find_group(&self.inner, request.group)?;
+        let record = find_group(&self.inner, request.group).await?;
         let deadline = Instant::now() + WAIT_MAX;
         while self.report(record.group).await.is_none_or(|report| report.applied.0 < request.index_min) {
             if Instant::now() >= deadline {

@@ -4,6 +4,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use quorate_proto::v1::client_server::Client;
 use quorate_proto::v1::query_request::Consistency as WireConsistency;
@@ -120,7 +121,7 @@ impl Client for Api {
 
     async fn resolve(&self, request: Request<ResolveRequest>) -> Result<Response<GroupInfo>, Status> {
         require(&request, Role::Reader)?;
-        let record = find_group(&self.inner, Some(request.into_inner()))?;
+        let record = find_group(&self.inner, Some(request.into_inner())).await?;
         Ok(Response::new(group_info(&self.inner, &record)))
     }
 }
@@ -144,18 +145,27 @@ impl Api {
     }
 }
 
-/// The group that a request names.
-pub(super) fn find_group(inner: &Inner, request: Option<ResolveRequest>) -> Result<GroupRecord, Error> {
+/// How long a request waits for a group that this node may merely not have heard of yet.
+const HEARSAY: Duration = Duration::from_millis(500);
+
+/// The group that a request names. A group that was just created elsewhere is waited for a moment.
+pub(super) async fn find_group(inner: &Inner, request: Option<ResolveRequest>) -> Result<GroupRecord, Error> {
     use v1::resolve_request::Group;
     let name = match request.and_then(|request| request.group) {
         Some(Group::Id(id)) => id.to_string(),
         Some(Group::Name(name)) => name,
         None => return Err(Error::new(ErrorCode::Invalid, "name a group, or give its id")),
     };
-    if name == "0" || name == "catalog" {
-        return Ok(inner.catalog_record());
+    let deadline = Instant::now() + HEARSAY;
+    loop {
+        if let Some(record) = inner.group_record(&name) {
+            return Ok(record);
+        }
+        if Instant::now() >= deadline {
+            return Err(unknown_group(inner, &name));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    inner.catalog().group(&name).cloned().ok_or_else(|| unknown_group(&name))
 }
 
 /// One watching client.

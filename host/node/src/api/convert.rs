@@ -72,8 +72,7 @@ pub(super) fn failure_error(inner: &Inner, group: GroupId, failure: &Failure) ->
 
 /// The group exists elsewhere, is still being started here, or does not exist.
 fn unknown_here(inner: &Inner, group: GroupId) -> Error {
-    let catalog = inner.catalog();
-    match catalog.groups.iter().find(|record| record.group == group) {
+    match inner.group_record(&group.0.to_string()) {
         Some(record) if record.config.member(inner.node).is_some() => Error::new(
             ErrorCode::Unavailable,
             "this node has not started its replica of the group yet; try again shortly",
@@ -82,11 +81,16 @@ fn unknown_here(inner: &Inner, group: GroupId) -> Error {
             let member = record.config.members.first().map(|member| leader_hint(inner, member.node, 0));
             Error::not_leader(member)
         }
-        None => unknown_group(&group.0.to_string()),
+        None => unknown_group(inner, &group.0.to_string()),
     }
 }
 
-pub(super) fn unknown_group(name: &str) -> Error {
+/// There is no such group, or this node cannot say so yet.
+pub(super) fn unknown_group(inner: &Inner, name: &str) -> Error {
+    if !inner.catalog_known() {
+        let message = "this node has not heard from the catalog since it started; try again shortly";
+        return Error::new(ErrorCode::Unavailable, message);
+    }
     let message = format!("there is no group {name:?}; `quorate group list` shows those there are");
     Error::new(ErrorCode::UnknownGroup, message)
 }
