@@ -16,8 +16,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use quorate_cli::bench::figures::{Figures, Process};
 use quorate_cli::bench::load::{self, LoadOptions};
-use quorate_cli::cluster::{ClusterPlan, ProcessCluster};
-use quorate_cli::commands::WorkDirectory;
+use quorate_cli::cluster::{ClusterPlan, ProcessCluster, WorkDirectory};
 use quorate_cli::{bench, setup};
 
 use crate::etcd::EtcdCluster;

@@ -13,3 +13,5 @@ pub mod demo;
 pub mod exit;
 pub mod output;
 pub mod setup;
+mod signals;
+mod threads;

@@ -18,12 +18,11 @@ use serde_json::{Value, json};
 pub use kv::KvClient;
 
 use crate::arguments::BenchArguments;
-use crate::cluster::{ClusterPlan, ProcessCluster};
-use crate::commands::WorkDirectory;
+use crate::cluster::{ClusterPlan, ProcessCluster, WorkDirectory};
 use crate::connection::{self, Context};
 use crate::exit::Fault;
 use crate::output::{Output, pairs};
-use crate::setup;
+use crate::{setup, threads};
 use figures::{Figures, Process};
 use load::LoadOptions;
 
@@ -37,7 +36,7 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
 /// The cluster cannot be started or used.
 pub fn run(arguments: &BenchArguments, output: Output) -> Result<()> {
     let threads = usize::try_from(arguments.threads)?;
-    crate::commands::runtime(threads)?.block_on(measure_and_show(arguments, output))
+    threads::runtime(threads)?.block_on(measure_and_show(arguments, output))
 }
 
 async fn measure_and_show(arguments: &BenchArguments, output: Output) -> Result<()> {

@@ -4,11 +4,13 @@
 //! data directory per node, whose processes end when this one does, however it ends. Knows nothing of
 //! what the cluster is used for.
 
+mod directory;
 mod plan;
 mod ports;
 mod process;
 pub mod usage;
 
+pub use directory::WorkDirectory;
 pub use plan::{ClusterPlan, PlannedNode, random_cluster};
 pub use ports::free as free_ports;
 pub use process::{NodeProcess, ProcessCluster};

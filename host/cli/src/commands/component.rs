@@ -17,6 +17,7 @@ use wasmparser::{Parser, Payload};
 use crate::arguments::{ComponentCommand, DeployArguments};
 use crate::exit::{Fault, Kind};
 use crate::output::{Output, pairs, table};
+use crate::threads::on_one_thread;
 use crate::{connection, setup};
 
 /// Runs the command.
@@ -24,7 +25,7 @@ pub fn run(command: ComponentCommand, output: Output) -> Result<()> {
     match command {
         ComponentCommand::Build { dir, out, verbose } => build(&dir, out.as_deref(), verbose, output),
         ComponentCommand::Check { file } => check(&file, output),
-        ComponentCommand::Push { file, connection } => super::on_one_thread(async {
+        ComponentCommand::Push { file, connection } => on_one_thread(async {
             let client = connection::connect(&connection).await?;
             let pushed = setup::push(&client, &file).await?;
             let descriptor = pushed.component.context("the node did not say what it published")?;
@@ -35,7 +36,7 @@ pub fn run(command: ComponentCommand, output: Output) -> Result<()> {
                 format!("{} {known}\n{}", label(&descriptor), digest(&descriptor))
             })
         }),
-        ComponentCommand::List { connection } => super::on_one_thread(async {
+        ComponentCommand::List { connection } => on_one_thread(async {
             let components = connection::connect(&connection).await?.admin().list_components().await?;
             let value: Vec<_> = components.iter().map(describe).collect();
             let rows = components.iter().map(|found| {

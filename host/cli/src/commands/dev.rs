@@ -4,69 +4,18 @@
 //! that other commands find by themselves, and, without `--data`, that nothing is left behind. Knows
 //! nothing of groups.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use quorate_node::{Node, NodeConfig};
 use serde_json::json;
 
-use super::node::{runtime, start_log};
-use super::signals::{self, StandardInput};
+use super::node::start_log;
 use crate::arguments::DevArguments;
-use crate::cluster::ClusterPlan;
+use crate::cluster::{ClusterPlan, WorkDirectory};
 use crate::output::Output;
-
-/// A directory that is removed at the end, unless it is to be kept.
-#[derive(Debug)]
-pub struct WorkDirectory {
-    path: PathBuf,
-    kept: bool,
-}
-
-impl WorkDirectory {
-    /// A given directory, which is kept, or a new one in the system's temporary one, which is not.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be made.
-    pub fn new(given: Option<&Path>, purpose: &str) -> Result<Self> {
-        let Some(given) = given else { return Self::below(&std::env::temp_dir(), purpose) };
-        std::fs::create_dir_all(given).with_context(|| format!("cannot make {}", given.display()))?;
-        Ok(Self { path: given.to_owned(), kept: true })
-    }
-
-    /// A new directory in a given one, which is not kept.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be made.
-    pub fn below(parent: &Path, purpose: &str) -> Result<Self> {
-        let path = parent.join(format!("quorate-{purpose}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self { path, kept: false })
-    }
-
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Leaves it in place at the end.
-    pub fn keep(&mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for WorkDirectory {
-    fn drop(&mut self) {
-        if !self.kept
-            && let Err(error) = std::fs::remove_dir_all(&self.path)
-        {
-            eprintln!("{} could not be removed: {error}", self.path.display());
-        }
-    }
-}
+use crate::signals::{self, StandardInput};
+use crate::threads;
 
 /// Runs the command.
 pub fn run(arguments: &DevArguments, output: Output) -> Result<()> {
@@ -76,7 +25,7 @@ pub fn run(arguments: &DevArguments, output: Output) -> Result<()> {
     let configs = plan.nodes.iter().map(|node| NodeConfig::load(Some(&node.config), json!({})));
     let configs = configs.collect::<Result<Vec<_>, _>>()?;
     let threads = configs.first().map_or(1, NodeConfig::runtime_threads);
-    runtime(threads)?.block_on(serve(arguments, &plan, configs, output))
+    threads::runtime(threads)?.block_on(serve(arguments, &plan, configs, output))
 }
 
 async fn serve(
@@ -155,21 +104,7 @@ async fn first<T>(futures: impl Iterator<Item = impl Future<Output = T> + Unpin>
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn a_temporary_directory_goes_and_a_given_one_stays() {
-        let temporary = WorkDirectory::new(None, "test").unwrap();
-        let path = temporary.path().to_owned();
-        assert!(path.is_dir());
-        drop(temporary);
-        assert!(!path.exists());
-
-        let given = tempfile::tempdir().unwrap();
-        drop(WorkDirectory::new(Some(given.path()), "test").unwrap());
-        assert!(given.path().is_dir());
-    }
 
     #[tokio::test]
     async fn the_first_future_that_is_ready_counts() {

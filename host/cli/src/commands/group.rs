@@ -76,11 +76,13 @@ pub async fn snapshot(arguments: SnapshotArguments, output: Output) -> Result<()
     if taken.is_empty() {
         return Err(Fault::usage(format!("no such node is a member of {}", group.name())));
     }
-    let describe = |reply: &proto::SnapshotReply| json!({ "node": reply.node, "index": reply.index, "digest": hex(&reply.digest) });
-    let value: Vec<_> = taken.iter().map(describe).collect();
+    let taken = taken.iter().map(|reply| (reply.node, reply.index, hex(&reply.digest)));
+    let taken: Vec<_> = taken.collect();
+    let value =
+        taken.iter().map(|(node, index, digest)| json!({ "node": node, "index": index, "digest": digest }));
     let rows =
-        taken.iter().map(|reply| [reply.node.to_string(), reply.index.to_string(), hex(&reply.digest)]);
-    output.show(&Value::from(value), || table(&["node", "index", "digest"], rows))
+        taken.iter().map(|(node, index, digest)| [node.to_string(), index.to_string(), digest.clone()]);
+    output.show(&value.collect(), || table(&["node", "index", "digest"], rows))
 }
 
 /// The first nodes of the cluster, which are the members of its catalog.

@@ -10,21 +10,17 @@ mod dev;
 mod group;
 mod node;
 mod pki;
-mod signals;
 mod status;
 mod watch;
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::CommandFactory;
 
 use crate::arguments::{Arguments, Command};
-pub use dev::WorkDirectory;
-pub use node::runtime;
-pub use signals::{StandardInput, stop};
-
 use crate::output::Output;
+use crate::threads::on_one_thread;
 use crate::{bench, demo, exit};
 
 /// Carries out what the arguments say and shows how it ended.
@@ -62,10 +58,4 @@ fn carry_out(command: Command, output: Output) -> Result<()> {
         }
         Command::Demo(arguments) => on_one_thread(demo::run(arguments, output)),
     }
-}
-
-/// Runs a command that waits for others most of its time.
-fn on_one_thread(command: impl Future<Output = Result<()>>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("this system gives no event queue")?.block_on(command)
 }

@@ -6,13 +6,13 @@
 use anyhow::{Context as _, Result, bail};
 use quorate_node::{Node, NodeConfig};
 use serde_json::json;
-use tokio::runtime::{Builder, Runtime};
 use tracing_subscriber::EnvFilter;
 
-use super::signals::{self, StandardInput};
 use crate::arguments::NodeCommand;
 use crate::exit::Fault;
 use crate::output::Output;
+use crate::signals::{self, StandardInput};
+use crate::threads;
 
 /// Runs the command.
 pub fn run(command: NodeCommand, output: Output) -> Result<()> {
@@ -20,7 +20,7 @@ pub fn run(command: NodeCommand, output: Output) -> Result<()> {
     start_log(&arguments.log, arguments.log_json)?;
     let config = super::config::load(&arguments.config)?;
     let input = if arguments.stop_with_stdin { StandardInput::Watched } else { StandardInput::Ignored };
-    runtime(config.runtime_threads())?.block_on(serve(config, input, output))
+    threads::runtime(config.runtime_threads())?.block_on(serve(config, input, output))
 }
 
 async fn serve(config: NodeConfig, input: StandardInput, output: Output) -> Result<()> {
@@ -44,16 +44,4 @@ pub fn start_log(filter: &str, as_json: bool) -> Result<()> {
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = if as_json { lines.json().try_init() } else { lines.with_ansi(false).try_init() };
     started.map_err(|error| anyhow::anyhow!("logging cannot start: {error}"))
-}
-
-/// An event loop with as many threads.
-pub fn runtime(threads: usize) -> Result<Runtime> {
-    let mut builder = match threads {
-        0 | 1 => Builder::new_current_thread(),
-        _ => Builder::new_multi_thread(),
-    };
-    if threads > 1 {
-        builder.worker_threads(threads);
-    }
-    builder.enable_all().build().context("this system gives no threads or no event queue")
 }

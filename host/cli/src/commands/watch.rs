@@ -7,11 +7,11 @@ use anyhow::Result;
 use quorate_client::{Happening, WatchFrom, value};
 use serde_json::{Value, json};
 
-use super::signals::{self, StandardInput};
 use crate::arguments::WatchArguments;
 use crate::connection;
 use crate::output::Output;
 use crate::setup::{self, hex};
+use crate::signals::{self, StandardInput};
 
 /// Runs the command.
 pub async fn run(arguments: WatchArguments, output: Output) -> Result<()> {

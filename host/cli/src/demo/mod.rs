@@ -25,10 +25,10 @@ use quorate_ledger::Account;
 use serde_json::json;
 
 use crate::arguments::DemoArguments;
-use crate::cluster::{ClusterPlan, ProcessCluster};
-use crate::commands::{StandardInput, WorkDirectory, stop};
+use crate::cluster::{ClusterPlan, ProcessCluster, WorkDirectory};
 use crate::output::Output;
 use crate::setup;
+use crate::signals::{self, StandardInput};
 use submission::Submission;
 use summary::{Replica, Summary};
 use workload::Workload;
@@ -55,7 +55,7 @@ pub async fn run(arguments: DemoArguments, output: Output) -> Result<()> {
     }
     let shown = tokio::select! {
         shown = show(&arguments, workload, directory.path(), output) => shown,
-        stopped = stop(StandardInput::Ignored) => stopped.and_then(|()| bail!("interrupted")),
+        stopped = signals::stop(StandardInput::Ignored) => stopped.and_then(|()| bail!("interrupted")),
     };
     if shown.is_err() {
         directory.keep();
@@ -110,6 +110,9 @@ async fn play(
     let submitted = submission.finish().await?;
     drop(progress);
     output.hint(&format!("{} commands acknowledged; looking at every replica", submitted.acknowledged()));
+    if let Some(fault) = submitted.fault() {
+        output.hint(&format!("not every command has an answer: {fault}"));
+    }
     let report = submitted.audit().compare(&accounts(&group).await?);
     let replicas = agreement(&client, cluster).await?;
     Ok(Summary {

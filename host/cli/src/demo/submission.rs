@@ -164,7 +164,8 @@ impl Submission {
         }
         let count = |wanted| log.told.iter().filter(|told| **told == wanted).count();
         let (done, refused) = (count(Told::Done), count(Told::Rejected));
-        Ok(Submitted { audit, acknowledged: done + refused, refused, elapsed })
+        let fault = log.fault.clone();
+        Ok(Submitted { audit, acknowledged: done + refused, refused, elapsed, fault })
     }
 }
 
@@ -174,6 +175,7 @@ pub struct Submitted {
     acknowledged: usize,
     refused: usize,
     elapsed: Duration,
+    fault: Option<String>,
 }
 
 impl Submitted {
@@ -193,6 +195,12 @@ impl Submitted {
     #[must_use]
     pub fn refused(&self) -> usize {
         self.refused
+    }
+
+    /// The last error that left a command without an answer.
+    #[must_use]
+    pub fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
     }
 
     /// From the first command to the last answer.

@@ -46,7 +46,9 @@ async fn end_of_input(input: StandardInput) {
         while std::io::stdin().read(&mut buffer).is_ok_and(|count| count > 0) {}
         ended.send(()).ok();
     });
-    // Without a thread the sender is gone and this counts as the end, which errs on the safe side.
-    drop(watcher);
+    if let Err(error) = watcher {
+        // Without a thread the sender is gone and this counts as the end, which errs on the safe side.
+        tracing::warn!(%error, "standard input cannot be watched");
+    }
     end.await.ok();
 }
