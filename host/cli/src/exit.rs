@@ -59,13 +59,13 @@ pub struct Fault {
 
 impl Fault {
     /// An error of this kind.
-    pub fn new(kind: Kind, message: impl Into<String>) -> anyhow::Error {
+    pub fn of(kind: Kind, message: impl Into<String>) -> anyhow::Error {
         anyhow::Error::new(Self { kind, message: message.into() })
     }
 
     /// Wrong usage.
     pub fn usage(message: impl Into<String>) -> anyhow::Error {
-        Self::new(Kind::Usage, message)
+        Self::of(Kind::Usage, message)
     }
 }
 
@@ -115,6 +115,8 @@ fn of_client(error: &ClientError) -> Kind {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use anyhow::Context;
     use quorate_client::Rejection;
 

@@ -4,7 +4,7 @@
 //! every process ends with its test. Knows no single test.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, ensure};
@@ -138,6 +138,18 @@ pub fn quorate(arguments: &[&str]) -> Ran {
     Ran::of(command.output().expect("the binary can be started"))
 }
 
+/// A process that ends with its test.
+#[derive(Debug)]
+pub struct Background(pub Child);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // Already gone is as good as killed.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 /// A cluster of processes in a directory that goes with it.
 #[derive(Debug)]
 pub struct TestCluster {
@@ -196,10 +208,11 @@ impl TestCluster {
     ///
     /// If it cannot be started.
     #[must_use]
-    pub fn quorate_in_background(&self, arguments: &[&str]) -> std::process::Child {
+    pub fn quorate_in_background(&self, arguments: &[&str]) -> Background {
         let mut command = Command::new(binary());
         command.args(["--output", "json"]).args(arguments).env("QUORATE_CONTEXT", self.context());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the binary can be started")
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        Background(command.spawn().expect("the binary can be started"))
     }
 
     /// Creates a group and deploys a component to it.

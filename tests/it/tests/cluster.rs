@@ -95,7 +95,7 @@ async fn a_watcher_sees_the_events_of_the_component() -> Result<()> {
     let cluster = TestCluster::start(3).await?;
     cluster.deploy("ledger", &component("ledger"));
     let mut watch = cluster.quorate_in_background(&["watch", "ledger", "--events", "2"]);
-    let mut output = BufReader::new(watch.stdout.take().expect("standard output is a pipe"));
+    let mut output = BufReader::new(watch.0.stdout.take().expect("standard output is a pipe"));
     // The first line is how the group stands; events of later entries follow.
     let mut text = String::new();
     output.read_line(&mut text)?;
@@ -103,7 +103,7 @@ async fn a_watcher_sees_the_events_of_the_component() -> Result<()> {
     let _opened = cluster.quorate(&["submit", "ledger", "open", r#"{"account":"ada"}"#]).good();
     let _deposited = cluster.quorate(&["submit", "ledger", "deposit", &deposit(5)]).good();
     output.read_to_string(&mut text)?;
-    assert!(watch.wait()?.success(), "{text}");
+    assert!(watch.0.wait()?.success(), "{text}");
     let events: Vec<serde_json::Value> = text
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())

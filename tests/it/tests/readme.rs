@@ -10,10 +10,10 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
-use quorate_it::{binary, component, repository, target_directory};
+use quorate_it::{Background, binary, component, repository, target_directory};
 
 #[derive(Debug, PartialEq, Eq)]
 struct Block {
@@ -41,17 +41,6 @@ fn blocks(readme: &str, heading: &str) -> Vec<Block> {
         }
     }
     blocks
-}
-
-/// A background block's process, ended with its test.
-struct Background(Child);
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        // Already gone is as good as killed.
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
 }
 
 fn shell(text: &str, directory: &Path) -> Command {

@@ -125,7 +125,7 @@ impl Tally {
         let value = json!({ "done": done, "rejected": rejected });
         output.show(&value, || format!("{done} done, {rejected} rejected"))?;
         if self.rejected > 0 {
-            return Err(Fault::new(Kind::Rejected, format!("the component rejected {rejected} commands")));
+            return Err(Fault::of(Kind::Rejected, format!("the component rejected {rejected} commands")));
         }
         Ok(())
     }

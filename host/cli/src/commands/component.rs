@@ -88,7 +88,7 @@ fn build(directory: &Path, out: Option<&Path>, verbose: bool, output: Output) ->
 /// Checks a component without a cluster, with the checks of a node.
 fn check(file: &Path, output: Output) -> Result<()> {
     let bytes = setup::read_component(file)?;
-    let refused = |reason: String| Fault::new(Kind::Rejected, format!("{}: {reason}", file.display()));
+    let refused = |reason: String| Fault::of(Kind::Rejected, format!("{}: {reason}", file.display()));
     // Names every foreign import at once and what to use instead; the engine stops at the first.
     quorate_build::check_imports(&bytes).map_err(|error| refused(error.to_string()))?;
     let engine = Engine::new(EngineSettings::default())?;
