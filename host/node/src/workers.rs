@@ -123,6 +123,9 @@ fn run_log<D: Disk>(wal: &mut Wal<D>, work: &Receiver<LogWork>) -> Result<(), qu
                     tickets.push((shard, ticket));
                 }
                 LogWork::Compact(group, through) => {
+                    // What was gathered may hold entries that this releases.
+                    wal.append(&gathered)?;
+                    gathered.clear();
                     wal.compact(group, through);
                     maintain = true;
                 }
