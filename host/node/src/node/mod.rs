@@ -4,6 +4,9 @@
 //! Relies on every room below. Promises that a node which started holds exactly the groups that its data
 //! directory and the catalog name, and that a failed disk stops it. Knows no client protocol; `api` does.
 
+mod calls;
+mod components;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,22 +16,18 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use quorate_runtime::{Component, Engine, EngineSettings, Event, StateView};
 use quorate_storage::{DataDirectory, Identity, RecoveredGroup, Store, Wal, WalOptions};
-use quorate_transport::{RequestError, Tls, TlsFiles, Transport, TransportConfig, TransportLimits};
+use quorate_transport::{Tls, TlsFiles, Transport, TransportConfig, TransportLimits};
 use quorate_types::{
-    BatchItem, BootNumber, ComponentLimits, Digest, GroupId, HlcTimestamp, Incarnation, LogIndex, NodeId,
-    Outcome, Rejection,
+    BootNumber, ComponentLimits, Digest, GroupId, HlcTimestamp, Incarnation, LogIndex, NodeId, Rejection,
 };
 use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::api::ApiServer;
-use crate::catalog::{self, Catalog, CatalogCommand, ComponentRecord, GroupRecord, NodeRecord};
+use crate::catalog::{self, Catalog, CatalogCommand, GroupRecord, NodeRecord};
 use crate::clock::Clock;
 use crate::config::{ConfigError, NodeConfig};
-use crate::driver::{
-    Driver, DriverInput, Failure, GroupReport, GroupStart, Local, Puller, PullerStep, Reply,
-};
+use crate::driver::{Driver, DriverInput, Failure, GroupReport, GroupStart, Local, Puller};
 use crate::machine::{DigestInterval, MachineIdentity};
-use crate::remote::{COMPONENT_BYTES_MAX, COMPONENT_CHUNK_BYTES, PeerCall, PeerRequest, ReplicaReport};
 use crate::shard::{Shard, ShardInput, ShardSender, Surroundings};
 use crate::workers::{DiskFailure, LogWork, StoreWork, Worker, start_log, start_store};
 
@@ -464,7 +463,7 @@ impl Inner {
     }
 
     fn handler(self: &Arc<Self>) -> Arc<dyn quorate_transport::Handler> {
-        Arc::new(PeerHandler(Arc::clone(self)))
+        Arc::new(calls::PeerHandler(Arc::clone(self)))
     }
 
     /// Makes the catalog's list of nodes say what the configuration says.
@@ -486,423 +485,12 @@ impl Inner {
             }
         }
     }
-
-    /// Orders one item at the local replica, which must lead.
-    pub(crate) async fn order_here(
-        &self,
-        group: GroupId,
-        item: BatchItem,
-    ) -> Result<(Bytes, LogIndex), OrderError> {
-        let submit = |waiter| DriverInput::Submit { group, items: vec![(item, waiter)] };
-        match self.shard(group).ask(submit).await? {
-            Reply::Outcome { outcome: Outcome::Done(body), index } => Ok((body, index)),
-            Reply::Outcome { outcome: Outcome::Rejected(rejection), .. } => {
-                Err(OrderError::Rejected(rejection))
-            }
-            other => Err(OrderError::Peer(format!("the replica answered {other:?}"))),
-        }
-    }
-
-    /// Orders a command of the node's own at the local replica of the catalog, exactly once.
-    async fn order_catalog_here(&self, command: &CatalogCommand) -> Result<Bytes, OrderError> {
-        use quorate_types::{Command, Sequence, SessionId};
-        // A session for one command: the command is named by the session, so nothing else is kept.
-        let client: [u8; 16] = unique_client(self.node, self.boot);
-        let open = BatchItem::OpenSession { client, ttl_ms: 60_000 };
-        let (body, _) = self.order_here(GroupId::CATALOG, open).await?;
-        let session = SessionId(body.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)));
-        let item = BatchItem::Command(Command {
-            session,
-            sequence: Sequence(1),
-            acknowledged_below: Sequence(1),
-            name: catalog::COMMAND_NAME.to_owned(),
-            body: command.encode(),
-        });
-        let result = self.order_here(GroupId::CATALOG, item).await.map(|(body, _)| body);
-        let closing = self.order_here(GroupId::CATALOG, BatchItem::CloseSession(session)).await;
-        if let Err(error) = closing {
-            tracing::debug!(%error, "a session of the node's own expires by itself");
-        }
-        result
-    }
-
-    /// Has a catalog command ordered, wherever the catalog's leader is.
-    pub(crate) async fn order_catalog(&self, command: CatalogCommand) -> Result<Bytes, OrderError> {
-        self.at_leader(GroupId::CATALOG, PeerCall::Catalog(command)).await
-    }
-
-    /// Has a call served by the leader of a group, wherever it is; answers what it answered.
-    pub(crate) async fn at_leader(&self, group: GroupId, call: PeerCall) -> Result<Bytes, OrderError> {
-        let deadline = Instant::now() + ORDER_TIMEOUT;
-        let members: Vec<NodeId> = self.members_of(group);
-        let mut attempt = 0;
-        loop {
-            let leader =
-                self.leader_of(group).or_else(|| members.get(attempt % members.len().max(1)).copied());
-            let result = match leader {
-                Some(node) if node == self.node => self.serve_call(call.clone()).await,
-                Some(node) => self.call_peer(node, &call).await,
-                None => Err(OrderError::NoLeader(group)),
-            };
-            attempt += 1;
-            match result {
-                Err(OrderError::Failure(_) | OrderError::Peer(_) | OrderError::NoLeader(_))
-                    if Instant::now() < deadline =>
-                {
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
-                other => return other,
-            }
-        }
-    }
-
-    /// The nodes that run a group, as far as known.
-    pub(crate) fn members_of(&self, group: GroupId) -> Vec<NodeId> {
-        if group == GroupId::CATALOG {
-            return self.config.cluster.nodes.iter().map(|node| NodeId(node.id)).collect();
-        }
-        let record = self.group_record(&group.0.to_string());
-        record.map(|r| r.config.members.iter().map(|member| member.node).collect()).unwrap_or_default()
-    }
-
-    /// Serves a call at this node or another.
-    pub(crate) async fn call(&self, node: NodeId, call: PeerCall) -> Result<Bytes, OrderError> {
-        if node == self.node { self.serve_call(call).await } else { self.call_peer(node, &call).await }
-    }
-
-    async fn call_peer(&self, node: NodeId, call: &PeerCall) -> Result<Bytes, OrderError> {
-        let request = PeerRequest::Call(call.clone()).encode();
-        let timeout = if matches!(call, PeerCall::Prepare(_)) { PEER_TIMEOUT * 6 } else { PEER_TIMEOUT };
-        let response = self.transport().request(node, request, timeout).await;
-        let response = response.map_err(|error| OrderError::Peer(format!("node {node}: {error}")))?;
-        match catalog::from_cbor::<Result<Vec<u8>, CallFault>>(&response) {
-            Some(Ok(body)) => Ok(Bytes::from(body)),
-            Some(Err(CallFault::Rejected { code, name, message })) => {
-                Err(OrderError::Rejected(Rejection { code, name, message }))
-            }
-            Some(Err(CallFault::NotFound(what))) => Err(OrderError::NotFound(what)),
-            Some(Err(CallFault::Other(why))) => Err(OrderError::Peer(why)),
-            None => Err(OrderError::Peer(format!("node {node} sent an answer that cannot be read"))),
-        }
-    }
-
-    fn serve_call(
-        &self,
-        call: PeerCall,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Bytes, OrderError>> + Send>> {
-        let inner = self.weak.upgrade().expect("whoever calls holds the node");
-        Box::pin(async move { inner.serve_call_here(call).await })
-    }
-
-    async fn serve_call_here(self: Arc<Self>, call: PeerCall) -> Result<Bytes, OrderError> {
-        match call {
-            PeerCall::Catalog(command) => {
-                if matches!(command, CatalogCommand::CreateGroup { .. }) {
-                    // A group is refused on nodes that the catalog does not list; a young cluster may not
-                    // have listed its first nodes yet.
-                    self.register_nodes().await;
-                }
-                self.order_catalog_here(&command).await
-            }
-            PeerCall::Prepare(digest) => {
-                self.prepare(digest).await.map(|_| Bytes::new()).map_err(OrderError::Peer)
-            }
-            PeerCall::Activate { group, component, parameters } => {
-                let item = BatchItem::Activate { component, parameters: Bytes::from(parameters) };
-                self.order_here(group, item).await.map(|(_, index)| catalog::to_cbor(&index.0))
-            }
-            PeerCall::Report(group) => {
-                let (sender, receiver) = oneshot::channel();
-                self.shard(group).tell(ShardInput::Report(group, sender));
-                let report = receiver.await.ok().flatten().ok_or(Failure::UnknownGroup)?;
-                Ok(catalog::to_cbor(&ReplicaReport::from(report)))
-            }
-            PeerCall::Checkpoint(group) => {
-                match self.shard(group).ask(|waiter| DriverInput::Checkpoint { group, waiter }).await? {
-                    Reply::Checkpoint { index, digest } => Ok(catalog::to_cbor(&(index.0, digest))),
-                    other => Err(OrderError::Peer(format!("the replica answered {other:?}"))),
-                }
-            }
-            PeerCall::Transfer { group, to } => {
-                self.shard(group).ask(|waiter| DriverInput::TransferLeader { group, to, waiter }).await?;
-                Ok(Bytes::new())
-            }
-        }
-    }
-
-    /// Compiles bytes, off the consensus path, and checks that they are a state machine.
-    pub(crate) async fn compile(&self, bytes: Bytes) -> Result<Component, String> {
-        let engine = self.engine.clone();
-        match tokio::task::spawn_blocking(move || engine.compile(&bytes)).await {
-            Ok(compiled) => compiled.map_err(|error| error.to_string()),
-            Err(error) => Err(format!("compiling ended unexpectedly: {error}")),
-        }
-    }
-
-    /// Stores a checked component and lists it in the catalog.
-    pub(crate) async fn push_component(
-        &self,
-        component: Component,
-        bytes: Bytes,
-    ) -> Result<ComponentRecord, OrderError> {
-        let record = ComponentRecord::of(&component, bytes.len() as u64, self.node);
-        self.keep_component(component, bytes).await.map_err(OrderError::Peer)?;
-        self.order_catalog(CatalogCommand::RegisterComponent(record.clone())).await?;
-        Ok(record)
-    }
-
-    async fn keep_component(&self, component: Component, bytes: Bytes) -> Result<(), String> {
-        let (store, digest) = (Arc::clone(&self.store), component.digest());
-        let stored = tokio::task::spawn_blocking(move || store.put_component(digest, &bytes)).await;
-        match stored {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(error.to_string()),
-            Err(error) => return Err(error.to_string()),
-        }
-        locked(&self.components).insert(digest, component.clone());
-        for shard in &self.shards {
-            shard.complete(DriverInput::Component(component.clone()));
-        }
-        Ok(())
-    }
-
-    /// Makes sure that a component is stored, compiled and known to the shards.
-    async fn prepare(&self, digest: Digest) -> Result<(), String> {
-        if locked(&self.components).contains_key(&digest) {
-            return Ok(());
-        }
-        let (sender, receiver) = oneshot::channel();
-        let first = {
-            let mut finding = locked(&self.finding);
-            let waiting = finding.entry(digest).or_default();
-            waiting.push(sender);
-            waiting.len() == 1
-        };
-        if first {
-            let inner = self.weak.upgrade().expect("whoever calls holds the node");
-            self.runtime.spawn(async move {
-                let result = inner.find_component(digest).await;
-                let waiting = locked(&inner.finding).remove(&digest).unwrap_or_default();
-                // Whoever waited may have left.
-                waiting.into_iter().for_each(|waiter| drop(waiter.send(result.clone())));
-            });
-        }
-        receiver.await.unwrap_or_else(|_| Err("the node is stopping".to_owned()))
-    }
-
-    async fn find_component(&self, digest: Digest) -> Result<(), String> {
-        let stored = self.store.component(digest).map_err(|error| error.to_string())?;
-        let bytes = match stored {
-            Some(bytes) => bytes,
-            None => self.fetch_component(digest).await?,
-        };
-        let component = self.compile(bytes.clone()).await?;
-        self.keep_component(component, bytes).await
-    }
-
-    /// Asks the other nodes in turn.
-    async fn fetch_component(&self, digest: Digest) -> Result<Bytes, String> {
-        let mut faults = Vec::new();
-        for node in self.config.cluster.nodes.iter().map(|node| NodeId(node.id)).filter(|id| *id != self.node)
-        {
-            match self.fetch_component_from(node, digest).await {
-                Ok(bytes) => return Ok(bytes),
-                Err(fault) => faults.push(format!("{node}: {fault}")),
-            }
-        }
-        Err(format!("no node could send component {}: {}", digest.short(), faults.join("; ")))
-    }
-
-    async fn fetch_component_from(&self, node: NodeId, digest: Digest) -> Result<Bytes, String> {
-        let mut bytes = Vec::new();
-        loop {
-            let request = PeerRequest::Component { digest, offset: bytes.len() as u64 }.encode();
-            let piece =
-                self.transport().request(node, request, PEER_TIMEOUT).await.map_err(|e| e.to_string())?;
-            bytes.extend_from_slice(&piece);
-            if bytes.len() > COMPONENT_BYTES_MAX {
-                return Err("it is larger than a component may be".to_owned());
-            }
-            if piece.len() < COMPONENT_CHUNK_BYTES {
-                break;
-            }
-        }
-        if quorate_crypto::component_digest(&bytes) != digest {
-            return Err("the bytes do not have that digest".to_owned());
-        }
-        Ok(Bytes::from(bytes))
-    }
-
-    /// Replaces a group's component: waits until a quorum of its members has the code, then orders the
-    /// activation. Answers the index at which it took effect.
-    pub(crate) async fn deploy(
-        &self,
-        record: &GroupRecord,
-        component: Digest,
-        parameters: Bytes,
-    ) -> Result<LogIndex, OrderError> {
-        let members: Vec<_> = record.config.voters().map(|member| member.node).collect();
-        let (sender, mut prepared) = tokio::sync::mpsc::unbounded_channel();
-        for node in members.iter().copied() {
-            let inner = self.weak.upgrade().expect("whoever calls holds the node");
-            let sender = sender.clone();
-            self.runtime.spawn(async move {
-                let result = inner.call(node, PeerCall::Prepare(component)).await;
-                // Whoever deploys may have a quorum already.
-                drop(sender.send((node, result)));
-            });
-        }
-        drop(sender);
-        let (mut ready, mut faults) = (0, Vec::new());
-        while ready < record.config.quorum() {
-            match prepared.recv().await {
-                Some((_, Ok(_))) => ready += 1,
-                Some((node, Err(error))) => faults.push(format!("node {node}: {error}")),
-                None => {
-                    let why =
-                        format!("no quorum of the group has the component ready: {}", faults.join("; "));
-                    return Err(OrderError::Peer(why));
-                }
-            }
-        }
-        let group = record.group;
-        let call = PeerCall::Activate { group, component, parameters: parameters.to_vec() };
-        let answer = self.at_leader(group, call).await?;
-        self.order_catalog(CatalogCommand::NoteActivation { group, component }).await?;
-        Ok(LogIndex(catalog::from_cbor(&answer).unwrap_or_default()))
-    }
 }
 
 /// A number that differs between nodes and between starts; needs no secrecy.
 fn random_seed(node: NodeId, boot: BootNumber) -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one((node.0, boot.0))
-}
-
-/// A client identity that no other session of the cluster has: node, boot number and a counter.
-fn unique_client(node: NodeId, boot: BootNumber) -> [u8; 16] {
-    static COUNTER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let mut client = [0; 16];
-    client[..4].copy_from_slice(&(node.0 as u32).to_le_bytes());
-    client[4..12].copy_from_slice(&boot.0.to_le_bytes());
-    client[12..].copy_from_slice(&count.to_le_bytes());
-    client
-}
-
-/// How a call failed, between nodes.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-enum CallFault {
-    Rejected { code: u32, name: String, message: String },
-    NotFound(String),
-    Other(String),
-}
-
-/// What the transport calls.
-struct PeerHandler(Arc<Inner>);
-
-impl quorate_transport::Handler for PeerHandler {
-    fn receive(&self, from: NodeId, frames: Vec<Bytes>) {
-        for frame in frames {
-            // An envelope starts with its group, which says whose mailbox it is for.
-            let group =
-                frame.first_chunk().map_or(GroupId::CATALOG, |bytes| GroupId(u64::from_le_bytes(*bytes)));
-            self.0.shard(group).frame(from, frame);
-        }
-    }
-
-    fn connected(&self, peer: NodeId) {
-        tracing::info!(%peer, "connected");
-    }
-
-    fn disconnected(&self, peer: NodeId, why: &str) {
-        tracing::info!(%peer, why, "disconnected");
-    }
-
-    fn serve(
-        &self,
-        from: NodeId,
-        request: Bytes,
-    ) -> quorate_transport::BoxFuture<'static, Result<Bytes, String>> {
-        let inner = Arc::clone(&self.0);
-        Box::pin(async move {
-            match PeerRequest::decode(request).map_err(|error| error.to_string())? {
-                PeerRequest::Snapshot(request) => inner.serve_snapshot(request).await,
-                PeerRequest::Component { digest, offset } => inner.serve_component(digest, offset),
-                PeerRequest::Call(call) => {
-                    tracing::debug!(%from, ?call, "a peer calls");
-                    let result = inner.serve_call(call).await;
-                    let answer: Result<Vec<u8>, CallFault> = match result {
-                        Ok(body) => Ok(body.to_vec()),
-                        Err(OrderError::Rejected(Rejection { code, name, message })) => {
-                            Err(CallFault::Rejected { code, name, message })
-                        }
-                        Err(OrderError::NotFound(what)) => Err(CallFault::NotFound(what)),
-                        Err(other) => Err(CallFault::Other(other.to_string())),
-                    };
-                    Ok(catalog::to_cbor(&answer))
-                }
-            }
-        })
-    }
-}
-
-impl Inner {
-    async fn serve_snapshot(&self, request: Bytes) -> Result<Bytes, String> {
-        let group =
-            request.first_chunk().map_or(GroupId::CATALOG, |bytes| GroupId(u64::from_le_bytes(*bytes)));
-        match self.shard(group).ask(|waiter| DriverInput::ServeSnapshot { request, waiter }).await {
-            Ok(Reply::SnapshotChunk(chunk)) => Ok(chunk),
-            Ok(other) => Err(format!("the replica answered {other:?}")),
-            Err(failure) => Err(failure.to_string()),
-        }
-    }
-
-    fn serve_component(&self, digest: Digest, offset: u64) -> Result<Bytes, String> {
-        let bytes = self.store.component(digest).map_err(|error| error.to_string())?;
-        let bytes = bytes.ok_or_else(|| "this node does not hold it".to_owned())?;
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-        Ok(bytes.slice(start..(start + COMPONENT_CHUNK_BYTES).min(bytes.len())))
-    }
-
-    async fn pull(&self, shard: ShardSender, mut puller: Box<Puller>, from: NodeId) -> Option<()> {
-        /// How often one piece is asked for before the pull is given up.
-        const ATTEMPTS: u32 = 20;
-        let mut attempts = 0;
-        loop {
-            let request = PeerRequest::Snapshot(puller.request()).encode();
-            match self.transport().request(from, request, PEER_TIMEOUT).await {
-                Ok(piece) => match puller.take(piece) {
-                    PullerStep::More(next) => {
-                        puller = next;
-                        attempts = 0;
-                    }
-                    PullerStep::Complete(job) => {
-                        shard.complete(DriverInput::SnapshotFetched(job));
-                        return Some(());
-                    }
-                    PullerStep::Fault(why) => {
-                        tracing::warn!(%from, why, "a snapshot cannot be fetched");
-                        return None;
-                    }
-                },
-                Err(error)
-                    if attempts < ATTEMPTS
-                        && !matches!(
-                            error,
-                            RequestError::UnknownPeer { .. } | RequestError::TooLarge { .. }
-                        ) =>
-                {
-                    attempts += 1;
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
-                Err(error) => {
-                    tracing::warn!(%from, %error, "a snapshot cannot be fetched");
-                    return None;
-                }
-            }
-        }
-    }
 }
 
 impl Surroundings for Inner {
