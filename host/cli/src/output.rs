@@ -6,12 +6,14 @@
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, Result};
-use comfy_table::Table;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{LineStyle, Table, TableStyle};
 use serde_json::{Value, json};
 
 use crate::arguments::Format;
 use crate::exit;
+
+/// A line below the header and nothing else: rows stay next to each other.
+const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// Where results go.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +86,7 @@ where
     R: IntoIterator<Item = String>,
 {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(columns.iter().copied());
+    table.load_style(STYLE).set_header(columns.iter().copied());
     for row in rows {
         table.add_row(row.into_iter().collect::<Vec<_>>());
     }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use quorate_proto::v1::client_client::ClientClient;
-use quorate_proto::v1::{Reply, SubmitFrame, SubmitItem, reply, submit_item};
+use quorate_proto::v1::{self, Reply, SubmitFrame, SubmitItem, reply, submit_item};
 use quorate_proto::{FRAME_BYTES_MAX, FRAME_ITEMS_MAX};
 use tokio::sync::{Notify, oneshot};
 use tonic::transport::Channel;
@@ -116,7 +116,7 @@ impl Link {
 
     /// Ends the link from this side.
     pub(crate) fn close(&self) {
-        self.fail("the client was closed");
+        self.end(End::Lost("the client was closed".to_owned()));
         self.closing.notify_one();
     }
 
@@ -138,8 +138,7 @@ impl Link {
     }
 
     /// Ends the link and tells every unanswered item.
-    fn fail(&self, reason: &str) {
-        let reason: Arc<str> = reason.into();
+    fn end(&self, end: End) {
         let mut state = self.state();
         state.closed = true;
         state.turns.clear();
@@ -150,10 +149,19 @@ impl Link {
         let sent = state.pending.drain();
         let writer = state.writer.take();
         drop(state);
-        for (waiting, maybe_sent) in
-            unsent.into_iter().map(|w| (w, false)).chain(sent.into_iter().map(|w| (w, true)))
-        {
-            answer(waiting, Err(LinkFault { maybe_sent, reason: Arc::clone(&reason) }));
+        let unanswered = unsent.into_iter().map(|w| (w, false)).chain(sent.into_iter().map(|w| (w, true)));
+        match end {
+            End::Lost(reason) => {
+                let reason: Arc<str> = reason.into();
+                for (waiting, maybe_sent) in unanswered {
+                    answer(waiting, Err(LinkFault { maybe_sent, reason: Arc::clone(&reason) }));
+                }
+            }
+            End::Refused(error) => {
+                for (waiting, _) in unanswered {
+                    answer(waiting, Ok(reply::Kind::Error(error.clone())));
+                }
+            }
         }
         if let Some(writer) = writer {
             writer.wake();
@@ -246,27 +254,41 @@ impl Drop for Ticket {
     }
 }
 
-/// Carries a link's frames until its stream ends.
-async fn serve(link: Arc<Link>, channel: Channel, fault: Arc<TlsFault>) {
-    let reason = tokio::select! {
-        reason = carry(&link, channel, &fault) => reason,
-        () = link.closing.notified() => "the client was closed".to_owned(),
-    };
-    link.fail(&reason);
+/// How a link ended.
+enum End {
+    /// The stream broke: what was sent may have been carried out.
+    Lost(String),
+    /// The node would not have the stream at all: nothing was carried out, and the error is the answer to
+    /// every item.
+    Refused(v1::Error),
 }
 
-async fn carry(link: &Arc<Link>, channel: Channel, fault: &TlsFault) -> String {
+/// Carries a link's frames until its stream ends.
+async fn serve(link: Arc<Link>, channel: Channel, fault: Arc<TlsFault>) {
+    let end = tokio::select! {
+        end = carry(&link, channel, &fault) => end,
+        () = link.closing.notified() => End::Lost("the client was closed".to_owned()),
+    };
+    link.end(end);
+}
+
+async fn carry(link: &Arc<Link>, channel: Channel, fault: &TlsFault) -> End {
     let mut client = ClientClient::new(channel).max_decoding_message_size(RECEIVE_BYTES_MAX);
     let mut inbound = match client.submit(Outbound(Arc::clone(link))).await {
         Ok(response) => response.into_inner(),
-        Err(status) => return innermost(&status),
+        Err(status) => {
+            return match v1::Error::from_status(&status) {
+                Some(error) => End::Refused(error),
+                None => End::Lost(innermost(&status)),
+            };
+        }
     };
     fault.clear();
     loop {
         match inbound.message().await {
             Ok(Some(frame)) => link.dispatch(frame.replies),
-            Ok(None) => return "the node ended the stream".to_owned(),
-            Err(status) => return innermost(&status),
+            Ok(None) => return End::Lost("the node ended the stream".to_owned()),
+            Err(status) => return End::Lost(innermost(&status)),
         }
     }
 }
