@@ -216,11 +216,12 @@ impl<W> Driver<W> {
         assert!(!self.groups.contains_key(&id), "group {id} is started once");
         let seed = self.local.seed ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let void = start.void;
-        let group = Group::start(start, self.local.node, seed, now)?;
+        let mut group = Group::start(start, self.local.node, seed, now)?;
+        // The next turn gives the replica its first tick, and carries out what it asks for.
+        group.deadline = Some(now.time);
+        self.deadlines.insert((now.time, id));
         self.groups.insert(id, group);
         self.resets.extend(void.map(|position| (id, position)));
-        self.step(now, id, Input::Tick, &mut Output::default());
-        self.refresh_deadline(id, now);
         Ok(())
     }
 
