@@ -53,7 +53,9 @@ impl Output {
     /// Standard output cannot be written.
     pub fn line(self, line: &str) -> Result<()> {
         let mut out = io::stdout().lock();
-        writeln!(out, "{line}").and_then(|()| out.flush()).context("cannot write to standard output")
+        // In one piece, so that a reader who leaves after the first line does not end the program.
+        let whole = format!("{line}\n");
+        out.write_all(whole.as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
     }
 
     /// Shows an error. Standard error cannot report that it is itself broken, so that is ignored.
