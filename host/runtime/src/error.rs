@@ -26,7 +26,7 @@ pub enum RuntimeError {
     },
     /// The engine refuses to start, for want of address space most often.
     #[error(
-        "the component engine cannot start: {reason}; lower runtime setting instances or raise the limit on virtual memory"
+        "the component engine cannot start: {reason}; lower the setting instances or raise the limit on virtual memory"
     )]
     Engine {
         /// What the engine says.
