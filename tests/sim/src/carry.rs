@@ -5,24 +5,17 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use quorate_consensus::SnapshotFetch;
-use quorate_node::driver::{Consistency, DriverInput, Failure, Output, Puller, PullerStep, Reply, Ticket};
+use quorate_node::driver::{Consistency, DriverInput, Failure, Output, Reply};
 use quorate_types::{BatchItem, GroupId, NodeId, Outcome, Sequence, Time};
 
 use crate::client::{Learned, OPENING, Request};
-use crate::director::{Action, Trap};
 use crate::event::{Event, Message};
 use crate::network::Endpoint;
-use crate::node::{LogWork, Pull, TableWork, Waiter};
-use crate::planted::{Planted, without_sessions, without_votes};
-use crate::violation::{Checked, Invariant, Violation, hold};
+use crate::node::{LogWork, TableWork, Waiter};
+use crate::planted::{Planted, without_sessions};
+use crate::violation::{Checked, Invariant, Violation};
 use crate::world::World;
 
-/// How long a node waits for a piece of a snapshot.
-const PULL_PATIENCE: Duration = Duration::from_millis(120);
-/// How often it asks for one piece.
-const PULL_ATTEMPTS_MAX: u32 = 5;
 /// Of a thousand apply jobs, so many run beside consensus.
 const BESIDE_PER_MILLE: u32 = 150;
 
@@ -75,7 +68,7 @@ impl World<'_> {
         }
     }
 
-    fn running(&mut self, node: NodeId) -> Option<&mut crate::node::Running> {
+    pub(crate) fn running(&mut self, node: NodeId) -> Option<&mut crate::node::Running> {
         self.nodes.get_mut(&node).and_then(|node| node.running.as_mut())
     }
 
@@ -197,158 +190,6 @@ impl World<'_> {
         Ok(())
     }
 
-    fn after_election(&mut self, id: NodeId) {
-        let life = self.life(id);
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        let Some(trap) = node.armed else { return };
-        match trap {
-            Trap::CrashAfterElection => {
-                let wait = Duration::from_micros(node.random.between(0, 3_000));
-                self.queue.push(self.now.after(wait), Event::Crash(life));
-            }
-            Trap::SwapAtElection(other) => {
-                self.trace.line(|| format!("{id} is cut off and {other} is back"));
-                for node in self.nodes.keys().copied().filter(|node| *node != id) {
-                    let ends = (Endpoint::Node(id), Endpoint::Node(node));
-                    self.network.cut(ends.0, ends.1);
-                    self.network.cut(ends.1, ends.0);
-                    if node != other {
-                        self.network.mend(Endpoint::Node(other), Endpoint::Node(node));
-                        self.network.mend(Endpoint::Node(node), Endpoint::Node(other));
-                    }
-                }
-            }
-            Trap::CrashAfterAppend | Trap::CrashInTables | Trap::CrashAfterInstall => return,
-        }
-        // One is enough; whoever is elected next goes free.
-        for node in self.nodes.values_mut().filter(|node| node.armed == Some(trap)) {
-            node.armed = None;
-        }
-    }
-
-    fn log_work(&mut self, id: NodeId, work: LogWork) {
-        if let Some(running) = self.running(id) {
-            running.log_queue.push_back(work);
-        }
-    }
-
-    /// The log thread, if it is idle, appends what waits and begins a flush.
-    fn start_log(&mut self, id: NodeId) -> Checked {
-        let (now, planted, life) = (self.now, self.planted, self.life(id));
-        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
-        let Some(running) = node.running.as_mut() else { return Ok(()) };
-        if running.flushing.is_some() || running.log_queue.is_empty() {
-            return Ok(());
-        }
-        if planted == Some(Planted::VotesTwice) {
-            for work in &mut running.log_queue {
-                if let LogWork::Append(batch, _) = work {
-                    *batch = without_votes(std::mem::take(batch), &mut node.random);
-                }
-            }
-        }
-        let appended = running.append_waiting();
-        hold!(appended.is_ok(), NoFence, "node {id} cannot write its log: {:?}", appended.as_ref().err());
-        let Ok(appended) = appended else { return Ok(()) };
-        let tickets = appended.flushing.tickets.clone();
-        let something = !appended.written.is_empty();
-        running.flushing = Some(appended.flushing);
-        let delay = node.flush_delay();
-        if something && node.armed == Some(Trap::CrashAfterAppend) {
-            let wait = node.random.below(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX));
-            self.queue.push(now.after(Duration::from_micros(wait)), Event::Crash(life));
-        }
-        self.queue.push(now.after(delay), Event::Flush(life));
-        self.observer.appended(id, &appended.written)?;
-        if planted == Some(Planted::AcknowledgesBeforeFlush) && !tickets.is_empty() {
-            let early = tickets.into_iter().map(DriverInput::Flushed).collect();
-            return self.step(id, early);
-        }
-        Ok(())
-    }
-
-    /// The log thread's flush ends.
-    fn flush(&mut self, id: NodeId) -> Checked {
-        let planted = self.planted;
-        let Some(running) = self.running(id) else { return Ok(()) };
-        let Some(flushing) = running.flushing.take() else { return Ok(()) };
-        let mut result = Ok(());
-        if !flushing.tickets.is_empty() {
-            result = running.wal.flush();
-        }
-        while result.is_ok() && flushing.maintain {
-            match running.wal.maintain() {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => result = Err(error),
-            }
-        }
-        hold!(result.is_ok(), NoFence, "node {id} cannot flush its log: {:?}", result.as_ref().err());
-        if !flushing.tickets.is_empty() {
-            self.observer.flushed(id);
-        }
-        let tickets: Vec<Ticket> = flushing.tickets;
-        self.start_log(id)?;
-        if planted == Some(Planted::AcknowledgesBeforeFlush) {
-            return Ok(());
-        }
-        let inputs: Vec<_> = tickets.into_iter().map(DriverInput::Flushed).collect();
-        if inputs.is_empty() { Ok(()) } else { self.step(id, inputs) }
-    }
-
-    fn start_tables(&mut self, id: NodeId) {
-        let (now, life) = (self.now, self.life(id));
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        let delay = node.table_delay();
-        let Some(running) = node.running.as_mut() else { return };
-        if !running.tables_busy && !running.table_queue.is_empty() {
-            running.tables_busy = true;
-            self.queue.push(now.after(delay), Event::Tables(life));
-        }
-    }
-
-    /// The tables thread does its first piece of work.
-    fn run_tables(&mut self, id: NodeId) -> Checked {
-        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
-        let Some(running) = node.running.as_mut() else { return Ok(()) };
-        let Some(work) = running.table_queue.pop_front() else { return Ok(()) };
-        running.tables_busy = false;
-        let torn = node.armed == Some(Trap::CrashInTables);
-        if torn {
-            node.disk.halt_after(node.random.below(24));
-        }
-        let ends_here =
-            torn || (matches!(work, TableWork::Install(_)) && node.armed == Some(Trap::CrashAfterInstall));
-        let (input, installed) = match work {
-            TableWork::Checkpoint(job) => (job.run(&running.store).map(DriverInput::CheckpointDone), None),
-            TableWork::Install(job) => {
-                let (group, position) = (job.group(), job.position());
-                let result = job.run(&running.store).map(|done| match done {
-                    Ok(done) => DriverInput::SnapshotInstalled(Box::new(done)),
-                    Err(_) => DriverInput::SnapshotFailed { group, position },
-                });
-                (result, Some((group, position)))
-            }
-        };
-        if ends_here {
-            self.observer.statistics_mut().table_crashes += 1;
-            self.crash(id, None);
-            return Ok(());
-        }
-        hold!(input.is_ok(), NoFence, "node {id} cannot write its tables: {:?}", input.as_ref().err());
-        let Ok(input) = input else { return Ok(()) };
-        match (&input, installed) {
-            (DriverInput::SnapshotInstalled(_), Some((group, position))) => {
-                self.observer.installed(id, group, position)?;
-            }
-            (DriverInput::CheckpointDone(_), _) => self.observer.statistics_mut().checkpoints += 1,
-            _ => {}
-        }
-        self.step(id, vec![input])?;
-        self.start_tables(id);
-        Ok(())
-    }
-
     fn arrive_at_node(&mut self, from: Endpoint, id: NodeId, message: Message) -> Checked {
         let input = match (message, from) {
             (Message::Frame(frame), Endpoint::Node(from)) => DriverInput::Frame { from, frame },
@@ -465,161 +306,6 @@ impl World<'_> {
             self.send(Endpoint::Client(id), Endpoint::Node(node), Message::Request(group, request));
         }
         self.queue.push(next, Event::Client(id));
-    }
-
-    fn begin_pull(&mut self, id: NodeId, group: GroupId, fetch: SnapshotFetch) {
-        self.pulls += 1;
-        let number = self.pulls;
-        let Some(running) = self.running(id) else { return };
-        let Some(identity) = running.driver.identity(group) else { return };
-        let pull = Pull {
-            number,
-            step: 0,
-            attempts: 0,
-            from: fetch.from,
-            position: fetch.position,
-            puller: Puller::new(identity, fetch),
-        };
-        running.pulls.insert(group, pull);
-        self.send_pull(id, group);
-    }
-
-    fn send_pull(&mut self, id: NodeId, group: GroupId) {
-        let (now, life) = (self.now, self.life(id));
-        let Some(pull) = self.running(id).and_then(|running| running.pulls.get_mut(&group)) else { return };
-        pull.attempts += 1;
-        let (number, step, from, request) = (pull.number, pull.step, pull.from, pull.puller.request());
-        self.queue.push(now.after(PULL_PATIENCE), Event::PullDue(life, group, number, step));
-        let message = Message::SnapshotRequest { pull: number, step, request };
-        self.send(Endpoint::Node(id), Endpoint::Node(from), message);
-    }
-
-    fn pull_again(&mut self, id: NodeId, group: GroupId, number: u64, step: u32) -> Checked {
-        let Some(running) = self.running(id) else { return Ok(()) };
-        let Some(pull) = running.pulls.get(&group) else { return Ok(()) };
-        if pull.number != number || pull.step != step {
-            return Ok(());
-        }
-        if pull.attempts < PULL_ATTEMPTS_MAX {
-            self.send_pull(id, group);
-            return Ok(());
-        }
-        self.fail_pull(id, group)
-    }
-
-    fn fail_pull(&mut self, id: NodeId, group: GroupId) -> Checked {
-        let pull = self.running(id).and_then(|running| running.pulls.remove(&group));
-        let Some(pull) = pull else { return Ok(()) };
-        self.step(id, vec![DriverInput::SnapshotFailed { group, position: pull.position }])
-    }
-
-    fn take_piece(&mut self, id: NodeId, number: u64, step: u32, piece: Option<Bytes>) -> Checked {
-        let Some(running) = self.running(id) else { return Ok(()) };
-        let found = running.pulls.iter().find(|(_, pull)| pull.number == number && pull.step == step);
-        let Some(group) = found.map(|(group, _)| *group) else { return Ok(()) };
-        let Some(piece) = piece else { return self.fail_pull(id, group) };
-        let Some(pull) = running.pulls.remove(&group) else { return Ok(()) };
-        match pull.puller.take(piece) {
-            PullerStep::More(puller) => {
-                running.pulls.insert(group, Pull { puller, step: step + 1, attempts: 0, ..pull });
-                self.send_pull(id, group);
-                Ok(())
-            }
-            PullerStep::Complete(job) => self.step(id, vec![DriverInput::SnapshotFetched(job)]),
-            PullerStep::Fault(_) => {
-                self.step(id, vec![DriverInput::SnapshotFailed { group, position: pull.position }])
-            }
-        }
-    }
-
-    fn direct(&mut self) {
-        if !self.troubled {
-            return;
-        }
-        let view = self.view();
-        for (delay, action) in self.director.next(&view) {
-            self.queue.push(self.now.after(delay), Event::Act(action));
-        }
-        self.queue.push(self.now.after(crate::world::DIRECTOR_INTERVAL), Event::Director);
-    }
-
-    fn act(&mut self, action: Action) -> Checked {
-        // Once healed, nothing happens any more but that nodes start.
-        if !self.troubled && !matches!(action, Action::Restart(_)) {
-            return Ok(());
-        }
-        self.trace.line(|| format!("{action:?}"));
-        match action {
-            Action::Crash(node, downtime) => {
-                let told = downtime.is_none();
-                self.end(node, downtime, told);
-            }
-            Action::Arm(node, point) => {
-                if let Some(node) = self.nodes.get_mut(&node).filter(|node| node.running.is_some()) {
-                    node.armed = Some(point);
-                }
-            }
-            Action::CrashIfArmed(node) => {
-                if self.nodes.get(&node).is_some_and(|node| node.armed.is_some()) {
-                    self.crash(node, None);
-                }
-            }
-            Action::Restart(node) => return self.start(node),
-            Action::Cut(pairs) => pairs.into_iter().for_each(|(from, to)| self.network.cut(from, to)),
-            Action::Mend(pairs) => pairs.into_iter().for_each(|(from, to)| self.network.mend(from, to)),
-            Action::Network(conditions) => self.network.set_conditions(conditions),
-            Action::SlowDisk(node, slow) => {
-                if let Some(node) = self.nodes.get_mut(&node) {
-                    node.slow = slow;
-                }
-            }
-            Action::SetClock(node, ahead_ms) => {
-                if let Some(node) = self.nodes.get_mut(&node) {
-                    node.clock.set_ahead(ahead_ms);
-                }
-            }
-            Action::Transfer(group, to) => {
-                if let Some(leader) = self.observer.leader(group) {
-                    let input = DriverInput::TransferLeader { group, to, waiter: Waiter::Nobody };
-                    return self.step(leader, vec![input]);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends a node; it starts again after a while.
-    fn crash(&mut self, node: NodeId, downtime: Option<Duration>) {
-        self.end(node, downtime, false);
-    }
-
-    /// Ends a node; unless it waits to be told, it starts again after a while.
-    fn end(&mut self, id: NodeId, downtime: Option<Duration>, until_told: bool) {
-        let now = self.now;
-        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.running.is_some()) else { return };
-        self.observer.ended(id);
-        node.crash();
-        self.trace.line(|| format!("{id} has crashed"));
-        if !until_told {
-            let downtime = downtime.unwrap_or_else(|| self.director.downtime());
-            self.queue.push(now.after(downtime), Event::Act(Action::Restart(id)));
-        }
-    }
-
-    fn start(&mut self, id: NodeId) -> Checked {
-        let now = self.now;
-        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.running.is_none()) else { return Ok(()) };
-        let found = node.start(now, &self.plan);
-        hold!(
-            found.is_ok(),
-            NoFence,
-            "{}",
-            found.as_ref().err().map(ToString::to_string).unwrap_or_default()
-        );
-        let Ok(found) = found else { return Ok(()) };
-        self.trace.line(|| format!("{id} starts"));
-        self.observer.started(id, &found)?;
-        self.step(id, Vec::new())
     }
 }
 

@@ -11,7 +11,7 @@
 //! | `random`, `queue`, `trace` | choices, the order of events, what happened |
 //! | `network`, `clock`, `faults`, `director` | what can go wrong and when it does |
 //! | `node`, `client`, `workload` | nodes as the product runs them, and their clients |
-//! | `world`, `carry`, `event` | one run |
+//! | `world`, `event`, `carry`, `disks`, `pulls`, `mishaps` | one run |
 //! | `observer`, `history`, `chain`, `durable`, `model`, `violation` | what must hold |
 //! | `planted` | bugs on purpose |
 //! | `campaign`, `report`, `statistics`, `component` | many runs and what they gave |
@@ -24,15 +24,18 @@ mod clock;
 mod component;
 mod describe;
 mod director;
+mod disks;
 mod durable;
 mod event;
 mod faults;
 mod history;
+mod mishaps;
 mod model;
 mod network;
 mod node;
 mod observer;
 mod planted;
+mod pulls;
 mod queue;
 mod random;
 mod report;
