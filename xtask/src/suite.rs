@@ -47,8 +47,15 @@ pub fn tidy(workspace: &Workspace) -> Result<()> {
 
 fn run_tests(workspace: &Workspace) -> Result<()> {
     if succeeds(workspace.cargo("nextest").arg("--version")) {
-        return run(workspace.cargo("nextest").args(["run", "--workspace", "--lib", "--bins", "--tests"]));
+        return run(workspace.cargo("nextest").args([
+            "run",
+            "--workspace",
+            "--lib",
+            "--bins",
+            "--tests",
+            "--no-fail-fast",
+        ]));
     }
     eprintln!("cargo-nextest is not installed; using cargo test");
-    run(workspace.cargo("test").args(["--workspace", "--lib", "--bins", "--tests"]))
+    run(workspace.cargo("test").args(["--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]))
 }

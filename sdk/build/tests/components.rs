@@ -9,7 +9,7 @@ use quorate_build::{BuildError, BuildOptions, build_component, check_imports, co
 use wasmparser::{Parser, Payload};
 
 fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+    Path::new("../..").canonicalize().unwrap()
 }
 
 fn text(path: &str) -> Vec<u8> {

@@ -16,10 +16,8 @@ use tempfile::TempDir;
 /// The root of the repository.
 #[must_use]
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .canonicalize()
-        .expect("this crate lies two levels deep")
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
+    Path::new(&manifest).join("../..").canonicalize().expect("this crate lies two levels deep")
 }
 
 /// Cargo's directory of this profile: tests lie in its `deps`.

@@ -30,6 +30,16 @@ pub enum ComponentError {
     Check(#[from] CheckError),
 }
 
+/// The example ledger of the checkout that the current directory lies in. The path that this program was
+/// compiled at says nothing: target directories are shared between checkouts.
+fn ledger() -> Result<PathBuf, ComponentError> {
+    let example = Path::new("sdk/examples/ledger");
+    let read = |source| ComponentError::Read { path: example.to_owned(), source };
+    let here = std::env::current_dir().map_err(read)?;
+    let found = here.ancestors().map(|folder| folder.join(example)).find(|path| path.is_dir());
+    found.ok_or_else(|| read(std::io::ErrorKind::NotFound.into()))
+}
+
 /// Builds the ledger, or reads a component from a file, and compiles it.
 ///
 /// # Errors
@@ -40,10 +50,7 @@ pub fn load(path: Option<&Path>) -> Result<Component, ComponentError> {
         Some(path) => {
             std::fs::read(path).map_err(|source| ComponentError::Read { path: path.to_owned(), source })?
         }
-        None => {
-            let ledger = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sdk/examples/ledger");
-            build_component(&ledger, &BuildOptions::default())?.bytes
-        }
+        None => build_component(&ledger()?, &BuildOptions::default())?.bytes,
     };
     Ok(Engine::new(EngineSettings::default())?.compile(&bytes)?)
 }

@@ -34,7 +34,7 @@ use crate::{Effects, Input, ReadId};
 pub(super) fn check(name: &str, script: &str) {
     let actual = run(script);
     if std::env::var("QUORATE_REWRITE_SCRIPTS").is_ok() {
-        let path = format!("{}/src/raft/scripts/{name}", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("src/raft/scripts/{name}");
         std::fs::write(path, &actual).unwrap();
         return;
     }
