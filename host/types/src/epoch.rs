@@ -146,7 +146,7 @@ impl EpochConfig {
         let voters = self.voters().count();
         match self.kind {
             GroupKind::Crash => voters / 2 + 1,
-            GroupKind::Hybrid | GroupKind::Byzantine => voters * 2 / 3 + 1,
+            GroupKind::Hybrid | GroupKind::Byzantine => crate::byzantine_quorum(voters),
         }
     }
 

@@ -12,6 +12,7 @@ mod entry;
 mod epoch;
 mod ids;
 mod limits;
+mod quorum;
 mod time;
 
 pub use command::{
@@ -25,4 +26,7 @@ pub use ids::{
     BootNumber, ClusterId, Epoch, GroupId, Incarnation, LogIndex, NodeId, Sequence, SessionId, Term, View,
 };
 pub use limits::{ComponentLimits, LimitsError};
+pub use quorum::{
+    BYZANTINE_REPLICAS_MIN, TooFewReplicas, byzantine_faults, byzantine_quorum, check_byzantine,
+};
 pub use time::{HlcTimestamp, Time};
