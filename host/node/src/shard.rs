@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quorate_runtime::{Event, StateView};
-use quorate_types::{BatchItem, Digest, GroupId, HlcTimestamp, LogIndex, NodeId};
+use quorate_runtime::StateView;
+use quorate_types::{BatchItem, Digest, GroupId, LogIndex, NodeId};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::driver::{ApplyJob, Driver, DriverInput, Failure, GroupReport, GroupStart, Output, Reply};
+use crate::driver::{
+    ApplyJob, Driver, DriverInput, EntryEvents, Failure, GroupReport, GroupStart, Output, Recent, Reply,
+};
 use crate::machine::MachineIdentity;
 use crate::mailbox::Mailbox;
 use crate::workers::{LogWork, StoreWork};
@@ -55,6 +57,8 @@ pub enum ShardInput {
     AddGroup(Box<GroupStart>),
     /// How a group stands.
     Report(GroupId, oneshot::Sender<Option<GroupReport>>),
+    /// A group's events from an index on, and how it stands.
+    Recent(GroupId, LogIndex, oneshot::Sender<Option<(GroupReport, Recent)>>),
     /// End the shard.
     Stop,
 }
@@ -134,7 +138,9 @@ pub trait Surroundings: Send + Sync + 'static {
     /// Finds and compiles a component and reports it to the shards.
     fn need(&self, component: Digest);
     /// Shows events to watchers.
-    fn events(&self, group: GroupId, index: LogIndex, stamp: HlcTimestamp, events: Vec<Event>);
+    fn events(&self, group: GroupId, events: EntryEvents);
+    /// Tells watchers that entries up to this one came by snapshot.
+    fn skipped(&self, group: GroupId, through: LogIndex);
     /// Shows a group's new status to watchers.
     fn changed(&self, group: GroupId, report: GroupReport);
     /// The catalog's state changed.
@@ -203,6 +209,10 @@ impl<S: Surroundings> Shard<S> {
                 }
                 // Whoever asked may have left.
                 ShardInput::Report(group, reply) => drop(reply.send(self.driver.report(group))),
+                ShardInput::Recent(group, from, reply) => {
+                    let report = self.driver.report(group);
+                    drop(reply.send(report.zip(self.driver.recent_events(group, from))));
+                }
                 ShardInput::Stop => return false,
             }
         }
@@ -259,8 +269,11 @@ impl<S: Surroundings> Shard<S> {
             }
         }
         output.needs.into_iter().for_each(|digest| self.surroundings.need(digest));
-        for (group, index, stamp, events) in output.events {
-            self.surroundings.events(group, index, stamp, events);
+        for (group, events) in output.events {
+            self.surroundings.events(group, events);
+        }
+        for (group, through) in output.skipped {
+            self.surroundings.skipped(group, through);
         }
         for group in output.changed {
             if let Some(report) = self.driver.report(group) {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use quorate_storage::{Disk, GroupAppend, Store, Wal};
 use quorate_types::{GroupId, LogIndex, Position};
@@ -31,9 +32,45 @@ pub enum LogWork {
     /// A snapshot replaced a group's log.
     Reset(GroupId, Position),
     /// Say how the log stands.
-    Statistics(tokio::sync::oneshot::Sender<quorate_storage::WalStatistics>),
+    Statistics(tokio::sync::oneshot::Sender<LogReport>),
     /// End the thread.
     Stop,
+}
+
+/// How the log stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogReport {
+    /// What the log counted since it was opened.
+    pub statistics: quorate_storage::WalStatistics,
+    /// Half of the last 1,024 flushes took at most so many microseconds.
+    pub flush_p50_us: u64,
+    /// 99 of a hundred of them took at most so many microseconds.
+    pub flush_p99_us: u64,
+}
+
+/// How long the last flushes took, in microseconds.
+#[derive(Debug, Default)]
+struct FlushTimes {
+    last_us: std::collections::VecDeque<u64>,
+}
+
+impl FlushTimes {
+    const KEPT: usize = 1_024;
+
+    fn note(&mut self, took: Duration) {
+        if self.last_us.len() == Self::KEPT {
+            self.last_us.pop_front();
+        }
+        self.last_us.push_back(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// The smallest time that so many of a hundred flushes did not exceed; 0 before the first.
+    fn percentile(&self, percent: usize) -> u64 {
+        let mut sorted: Vec<u64> = self.last_us.iter().copied().collect();
+        sorted.sort_unstable();
+        let rank = (sorted.len() * percent).div_ceil(100);
+        sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
+    }
 }
 
 /// Work for the checkpoint thread, done in order.
@@ -82,6 +119,9 @@ impl<T> Worker<T> {
     }
 }
 
+/// Called with each group that keeps the log from being shortened until it has a checkpoint.
+pub type OnHeld = Arc<dyn Fn(GroupId) + Send + Sync>;
+
 /// Called once when a disk thread fails.
 pub type OnFailure = Arc<dyn Fn(DiskFailure) + Send + Sync>;
 
@@ -93,18 +133,24 @@ pub type OnFailure = Arc<dyn Fn(DiskFailure) + Send + Sync>;
 pub fn start_log<D: Disk>(
     mut wal: Wal<D>,
     path: PathBuf,
+    on_held: OnHeld,
     on_failure: OnFailure,
 ) -> std::io::Result<Worker<LogWork>> {
     let (sender, receiver) = channel();
     let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || {
-        if let Err(error) = run_log(&mut wal, &receiver) {
+        if let Err(error) = run_log(&mut wal, &receiver, &*on_held) {
             on_failure(DiskFailure { what: "writing the log", why: error.to_string(), path });
         }
     })?;
     Ok(Worker { sender, thread })
 }
 
-fn run_log<D: Disk>(wal: &mut Wal<D>, work: &Receiver<LogWork>) -> Result<(), quorate_storage::WalError> {
+fn run_log<D: Disk>(
+    wal: &mut Wal<D>,
+    work: &Receiver<LogWork>,
+    on_held: &(dyn Fn(GroupId) + Send + Sync),
+) -> Result<(), quorate_storage::WalError> {
+    let mut flush_times = FlushTimes::default();
     let mut gathered: Vec<GroupAppend> = Vec::new();
     let mut tickets: Vec<(ShardSender, Ticket)> = Vec::new();
     let mut stop = false;
@@ -136,7 +182,11 @@ fn run_log<D: Disk>(wal: &mut Wal<D>, work: &Receiver<LogWork>) -> Result<(), qu
                     wal.reset(group, position);
                 }
                 // Whoever asked may have left.
-                LogWork::Statistics(reply) => drop(reply.send(wal.statistics())),
+                LogWork::Statistics(reply) => drop(reply.send(LogReport {
+                    statistics: wal.statistics(),
+                    flush_p50_us: flush_times.percentile(50),
+                    flush_p99_us: flush_times.percentile(99),
+                })),
                 LogWork::Stop => stop = true,
             }
             next = work.try_recv().ok();
@@ -146,13 +196,18 @@ fn run_log<D: Disk>(wal: &mut Wal<D>, work: &Receiver<LogWork>) -> Result<(), qu
             gathered.clear();
         }
         if !tickets.is_empty() {
+            let begun = Instant::now();
             wal.flush()?;
+            flush_times.note(begun.elapsed());
             for (shard, ticket) in tickets.drain(..) {
                 shard.complete(DriverInput::Flushed(ticket));
             }
         }
         if maintain {
             maintain = wal.maintain()?;
+            if !maintain {
+                wal.groups_holding_back().into_iter().for_each(on_held);
+            }
         }
     }
     Ok(())
@@ -198,4 +253,20 @@ fn run_store(store: &Store, work: &Receiver<StoreWork>) -> Result<(), quorate_st
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_last_flushes_only() {
+        let mut times = FlushTimes::default();
+        assert_eq!(times.percentile(50), 0);
+        times.note(Duration::from_secs(9));
+        for us in 1..=1_024 {
+            times.note(Duration::from_micros(us));
+        }
+        assert_eq!((times.percentile(50), times.percentile(99)), (512, 1_014));
+    }
 }

@@ -114,3 +114,17 @@ async fn a_watcher_sees_the_events_of_the_component() -> Result<()> {
     assert_eq!(events[1]["body"]["balance"], 5);
     Ok(())
 }
+
+/// What could go wrong: whoever begins to watch after the fact, or at another node, sees a gap.
+#[tokio::test]
+async fn a_late_watcher_sees_what_happened_before() -> Result<()> {
+    let cluster = TestCluster::start(3).await?;
+    cluster.deploy("ledger", &component("ledger"));
+    let _opened = cluster.quorate(&["submit", "ledger", "open", r#"{"account":"ada"}"#]).good();
+    let _paid = cluster.quorate(&["submit", "ledger", "deposit", &deposit(9)]).good();
+    let ran = cluster.quorate(&["watch", "ledger", "--from", "1", "--events", "2"]);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    assert!(!ran.stdout.contains("\"gap\""), "{ran:?}");
+    assert_eq!(ran.stdout.lines().filter(|line| line.contains("\"event\"")).count(), 2, "{ran:?}");
+    Ok(())
+}

@@ -74,6 +74,7 @@ impl World<'_> {
             }
         }
         hold!(result.is_ok(), NoFence, "node {id} cannot flush its log: {:?}", result.as_ref().err());
+        let held = if flushing.maintain { running.wal.groups_holding_back() } else { Vec::new() };
         if !flushing.tickets.is_empty() {
             self.observer.flushed(id);
         }
@@ -82,7 +83,8 @@ impl World<'_> {
         if planted == Some(Planted::AcknowledgesBeforeFlush) {
             return Ok(());
         }
-        let inputs: Vec<_> = tickets.into_iter().map(DriverInput::Flushed).collect();
+        let flushed = tickets.into_iter().map(DriverInput::Flushed);
+        let inputs: Vec<_> = flushed.chain(held.into_iter().map(DriverInput::CheckpointDue)).collect();
         if inputs.is_empty() { Ok(()) } else { self.step(id, inputs) }
     }
 

@@ -187,7 +187,7 @@ impl Admin for Api {
     ) -> Result<Response<v1::SnapshotReply>, Status> {
         require(&request, Role::Operator)?;
         let record = find_group(&self.inner, request.into_inner().group).await?;
-        let (index, digest) = self.checkpoint(&record).await?;
+        let (index, digest, _) = self.checkpoint(&record).await?;
         let digest = Bytes::copy_from_slice(&digest.0);
         Ok(Response::new(v1::SnapshotReply { index, digest, node: self.inner.node.0 }))
     }
@@ -217,14 +217,14 @@ impl Admin for Api {
             groups: reports.len() as u64,
             leads: leads.collect(),
             log: log.map(|log| v1::LogStats {
-                flushes: log.flushes,
-                records: log.appends,
-                bytes: log.bytes,
-                segments: log.segments,
-                flush_p50_us: 0,
-                flush_p99_us: 0,
+                flushes: log.statistics.flushes,
+                records: log.statistics.appends,
+                bytes: log.statistics.bytes,
+                segments: log.statistics.segments,
+                flush_p50_us: log.flush_p50_us,
+                flush_p99_us: log.flush_p99_us,
             }),
-            connections: 0,
+            connections: self.connections.count() as u64,
             address: inner.api_address_of(inner.node).unwrap_or_default(),
         }))
     }
@@ -244,9 +244,9 @@ impl Admin for Api {
             }
             tokio::time::sleep(LOOK_PAUSE).await;
         }
-        let (applied_index, digest) = self.checkpoint(&record).await?;
+        let (applied_index, digest, keys) = self.checkpoint(&record).await?;
         let digest = Bytes::copy_from_slice(&digest.0);
-        Ok(Response::new(v1::StateDigestReply { node: self.inner.node.0, applied_index, digest, keys: 0 }))
+        Ok(Response::new(v1::StateDigestReply { node: self.inner.node.0, applied_index, digest, keys }))
     }
 }
 
@@ -301,7 +301,7 @@ impl Api {
         known.max().map(|(_, node)| node).ok_or_else(|| unavailable("no other voter of the group answers"))
     }
 
-    async fn checkpoint(&self, record: &GroupRecord) -> Result<(u64, Digest), Error> {
+    async fn checkpoint(&self, record: &GroupRecord) -> Result<(u64, Digest, u64), Error> {
         let call = PeerCall::Checkpoint(record.group);
         let answer = self.inner.call(self.inner.node, call).await;
         let answer = answer.map_err(|error| order_error(&self.inner, record.group, error))?;

@@ -24,7 +24,7 @@ use super::convert::{failure_error, group_info, rejected, unknown_group};
 use super::submit::SubmitStream;
 use super::{Api, require};
 use crate::catalog::GroupRecord;
-use crate::driver::{Consistency, DriverInput, Failure, GroupReport, Reply};
+use crate::driver::{Consistency, DriverInput, EntryEvents, Failure, GroupReport, Recent, Reply};
 use crate::node::{GroupNews, Inner};
 
 /// Events that wait for one watcher.
@@ -109,13 +109,18 @@ impl Client for Api {
         }
         let group = GroupId(request.group);
         let news = self.inner.news.subscribe();
-        let report = self
-            .report(group)
+        // Without an index nothing old is shown.
+        let from = request.from_index.map_or(LogIndex(u64::MAX), LogIndex);
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.inner.shard(group).tell(crate::shard::ShardInput::Recent(group, from, reply));
+        let (report, recent) = answer
             .await
+            .ok()
+            .flatten()
             .ok_or_else(|| failure_error(&self.inner, group, &Failure::UnknownGroup))?;
         let (sender, receiver) = mpsc::channel(WATCH_QUEUE);
         let watcher = Watcher { group, topics: request.topics, seen: report.applied.0, sender };
-        tokio::spawn(watcher.run(report, request.from_index, news));
+        tokio::spawn(watcher.run(report, from, recent, news));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -178,13 +183,24 @@ struct Watcher {
 }
 
 impl Watcher {
-    async fn run(mut self, report: GroupReport, from: Option<u64>, mut news: broadcast::Receiver<GroupNews>) {
+    async fn run(
+        mut self,
+        report: GroupReport,
+        from: LogIndex,
+        recent: Recent,
+        mut news: broadcast::Receiver<GroupNews>,
+    ) {
         if !self.show(v1::watch_event::Kind::Status(status(&report))).await {
             return;
         }
-        if let Some(from_index) = from.filter(|from| *from <= self.seen) {
-            let gap = v1::WatchGap { from_index, to_index: self.seen + 1 };
+        if from < recent.complete_from {
+            let gap = v1::WatchGap { from_index: from.0, to_index: recent.complete_from.0 };
             if !self.show(v1::watch_event::Kind::Gap(gap)).await {
+                return;
+            }
+        }
+        for entry in &recent.entries {
+            if !self.show_entry(entry).await {
                 return;
             }
         }
@@ -208,33 +224,40 @@ impl Watcher {
 
     async fn take(&mut self, item: GroupNews) -> bool {
         match item {
-            GroupNews::Events { group, index, stamp, events }
-                if group == self.group && index.0 > self.seen =>
-            {
-                self.seen = index.0;
-                for (position, event) in events.iter().enumerate() {
-                    if !self.topics.is_empty() && !self.topics.contains(&event.topic) {
-                        continue;
-                    }
-                    let event = v1::ComponentEvent {
-                        index: index.0,
-                        position: position as u32,
-                        hlc: stamp.0,
-                        topic: event.topic.clone(),
-                        key: event.key.clone(),
-                        body: event.body.clone(),
-                    };
-                    if !self.show(v1::watch_event::Kind::Event(event)).await {
-                        return false;
-                    }
-                }
-                true
+            GroupNews::Events(group, entry) if group == self.group && entry.index.0 > self.seen => {
+                self.seen = entry.index.0;
+                self.show_entry(&entry).await
+            }
+            GroupNews::Skipped(group, through) if group == self.group && through.0 > self.seen => {
+                let gap = v1::WatchGap { from_index: self.seen + 1, to_index: through.0 + 1 };
+                self.seen = through.0;
+                self.show(v1::watch_event::Kind::Gap(gap)).await
             }
             GroupNews::Status(group, report) if group == self.group => {
                 self.show(v1::watch_event::Kind::Status(status(&report))).await
             }
             _ => true,
         }
+    }
+
+    async fn show_entry(&self, entry: &EntryEvents) -> bool {
+        for (position, event) in entry.events.iter().enumerate() {
+            if !self.topics.is_empty() && !self.topics.contains(&event.topic) {
+                continue;
+            }
+            let event = v1::ComponentEvent {
+                index: entry.index.0,
+                position: position as u32,
+                hlc: entry.stamp.0,
+                topic: event.topic.clone(),
+                key: event.key.clone(),
+                body: event.body.clone(),
+            };
+            if !self.show(v1::watch_event::Kind::Event(event)).await {
+                return false;
+            }
+        }
+        true
     }
 
     async fn show(&self, kind: v1::watch_event::Kind) -> bool {

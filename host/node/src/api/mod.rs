@@ -31,6 +31,7 @@ const STREAMS_MAX: u32 = 1_024;
 #[derive(Clone)]
 pub(crate) struct Api {
     inner: Arc<Inner>,
+    connections: quorate_transport::ConnectionCount,
 }
 
 /// The running server.
@@ -55,7 +56,7 @@ impl ApiServer {
             .build_v1()
             .map_err(|error| format!("the reflection service cannot be built: {error}"))?;
         let bytes_max = inner.config.limits.request_bytes;
-        let api = Api { inner };
+        let api = Api { inner, connections: incoming.connections() };
         let router = tonic::transport::Server::builder()
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

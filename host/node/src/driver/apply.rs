@@ -12,7 +12,7 @@ use quorate_runtime::{Component, Frozen};
 use quorate_types::{Digest, Entry, GroupId, LogIndex, Position};
 
 use super::io::{CheckpointDone, CheckpointJob, Failure, Output, Reply};
-use super::{Driver, Group};
+use super::{Driver, EntryEvents, Group};
 use crate::machine::{AppliedEntry, ApplyStop, Machine};
 
 /// The most entries one job applies, so that replies are not held up by a long queue.
@@ -176,6 +176,13 @@ impl<W> Driver<W> {
         group.start_wanted_checkpoint(output);
     }
 
+    /// A replica that is halted cannot take one: its log stays as long as it is.
+    pub(super) fn take_checkpoint_due(&mut self, id: GroupId, output: &mut Output<W>) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        group.checkpoint_due = group.halted.is_none();
+        group.start_wanted_checkpoint(output);
+    }
+
     pub(super) fn take_checkpoint(&mut self, now: Now, done: CheckpointDone, output: &mut Output<W>) {
         let id = done.group;
         let Some(group) = self.groups.get_mut(&id) else { return };
@@ -184,7 +191,7 @@ impl<W> Driver<W> {
         group.checkpointed = index;
         group.last_digest = Some((index, done.digest));
         for waiter in std::mem::take(&mut group.checkpoint_served) {
-            output.replies.push((waiter, Reply::Checkpoint { index, digest: done.digest }));
+            output.replies.push((waiter, Reply::Checkpoint { index, digest: done.digest, keys: done.keys }));
         }
         output.compact.push((id, index));
         if let Some((mark, frozen)) = group.checkpoint_held.take() {
@@ -210,7 +217,9 @@ impl<W> Group<W> {
     fn reply_applied(&mut self, position: Position, applied: AppliedEntry, output: &mut Output<W>) {
         let index = position.index;
         if !applied.events.is_empty() {
-            output.events.push((self.id, index, applied.stamp, applied.events));
+            let events = EntryEvents { index, stamp: applied.stamp, events: Arc::new(applied.events) };
+            self.backlog.note(events.clone());
+            output.events.push((self.id, events));
         }
         while self.in_flight.front().is_some_and(|entry| entry.position.index <= index) {
             let entry = self.in_flight.pop_front().expect("the front was just seen");
@@ -236,8 +245,10 @@ impl<W> Group<W> {
     }
 
     fn start_wanted_checkpoint(&mut self, output: &mut Output<W>) {
-        let free = self.set_digest.is_some() && !self.installing && !self.checkpoint_waiters.is_empty();
-        if let Some(machine) = self.machine.as_mut().filter(|_| free) {
+        let wanted = self.checkpoint_due || !self.checkpoint_waiters.is_empty();
+        let free = self.set_digest.is_some() && !self.installing;
+        if let Some(machine) = self.machine.as_mut().filter(|_| wanted && free) {
+            self.checkpoint_due = false;
             let (mark, frozen) = (machine.mark().clone(), machine.freeze());
             self.checkpoint_served = std::mem::take(&mut self.checkpoint_waiters);
             self.start_or_hold_checkpoint(mark, frozen, output);

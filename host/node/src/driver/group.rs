@@ -19,6 +19,7 @@ use quorate_types::{
 };
 
 use super::Local;
+use super::backlog::Backlog;
 use super::io::{Failure, GroupStart, Output};
 use crate::machine::{Machine, MachineIdentity};
 
@@ -78,6 +79,8 @@ pub(super) struct Group<W> {
     pub(super) awaiting: Option<Digest>,
     pub(super) set_digest: Option<SetDigest>,
     pub(super) checkpoint_waiters: Vec<W>,
+    /// The log holds entries of this group that only a checkpoint lets go.
+    pub(super) checkpoint_due: bool,
     /// Those whom the checkpoint under way will answer.
     pub(super) checkpoint_served: Vec<W>,
     /// A digest point that was reached while a checkpoint was under way; nothing is applied meanwhile.
@@ -87,6 +90,7 @@ pub(super) struct Group<W> {
     /// A snapshot is being made durable; nothing is applied meanwhile.
     pub(super) installing: bool,
     pub(super) served: Option<Served>,
+    pub(super) backlog: Backlog,
     pub(super) deadline: Option<Time>,
 }
 
@@ -172,12 +176,14 @@ impl<W> Group<W> {
             awaiting: None,
             set_digest: Some(start.set_digest),
             checkpoint_waiters: Vec::new(),
+            checkpoint_due: false,
             checkpoint_served: Vec::new(),
             checkpoint_held: None,
             checkpointed: mark.position.index,
             last_digest: None,
             installing: false,
             served: None,
+            backlog: Backlog::after(mark.position.index),
             deadline: None,
         })
     }

@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use quorate_consensus::{SnapshotFetch, SnapshotMark};
 use quorate_crypto::SetDigest;
-use quorate_runtime::{Component, Event, Frozen, State, StateView};
+use quorate_runtime::{Component, Frozen, State, StateView};
 use quorate_storage::{GroupAppend, RecoveredGroup, Space as StoredSpace, Store, StoreError};
 use quorate_types::{
     BatchItem, Digest, Entry, EpochConfig, GroupId, HlcTimestamp, LogIndex, NodeId, Outcome, Position,
 };
 
-use super::ApplyJob;
+use super::{ApplyJob, EntryEvents};
 use crate::machine::{CheckpointHeader, Machine, MachineIdentity, QueryAnswer, QueryJob};
 
 /// Names one flush of the node's log; grows by one with each.
@@ -93,6 +93,8 @@ pub enum DriverInput<W> {
         /// Who asks.
         waiter: W,
     },
+    /// The log cannot be shortened while this group has no later checkpoint.
+    CheckpointDue(GroupId),
     /// Hand leadership over.
     TransferLeader {
         /// The group.
@@ -167,6 +169,8 @@ pub enum Reply {
         index: LogIndex,
         /// The state's digest there.
         digest: Digest,
+        /// Pairs in the state, the host's own among them.
+        keys: u64,
     },
     /// The request is under way.
     Accepted,
@@ -191,7 +195,9 @@ pub struct Output<W> {
     /// Answer.
     pub replies: Vec<(W, Reply)>,
     /// Show to watchers.
-    pub events: Vec<(GroupId, LogIndex, HlcTimestamp, Vec<Event>)>,
+    pub events: Vec<(GroupId, EntryEvents)>,
+    /// A snapshot replaced a group's entries up to this one: watchers see nothing of what they emitted.
+    pub skipped: Vec<(GroupId, LogIndex)>,
     /// Run and answer.
     pub queries: Vec<(QueryJob, W)>,
     /// Run on the checkpoint store, then [`DriverInput::CheckpointDone`].
@@ -218,6 +224,7 @@ impl<W> Default for Output<W> {
             reset: Vec::new(),
             replies: Vec::new(),
             events: Vec::new(),
+            skipped: Vec::new(),
             queries: Vec::new(),
             checkpoints: Vec::new(),
             fetches: Vec::new(),
@@ -251,6 +258,7 @@ pub struct CheckpointDone {
     pub(super) mark: SnapshotMark,
     pub(super) set_digest: SetDigest,
     pub(super) digest: Digest,
+    pub(super) keys: u64,
 }
 
 impl CheckpointJob {
@@ -266,7 +274,8 @@ impl CheckpointJob {
             self.frozen.changes().map(|(space, key, value)| (stored(space), key.clone(), value.cloned()));
         store.checkpoint(self.group, &header.encode(), changes)?;
         let digest = self.set_digest.digest();
-        Ok(CheckpointDone { group: self.group, mark: self.mark, set_digest: self.set_digest, digest })
+        let keys = self.frozen.view().pairs();
+        Ok(CheckpointDone { group: self.group, mark: self.mark, set_digest: self.set_digest, digest, keys })
     }
 }
 

@@ -13,6 +13,7 @@
 //! ```
 
 mod apply;
+mod backlog;
 mod group;
 mod io;
 mod snapshot;
@@ -32,6 +33,7 @@ use quorate_types::{
 use group::{Group, HeldMessage};
 
 pub use apply::ApplyJob;
+pub use backlog::{EntryEvents, Recent};
 pub use group::GroupReport;
 pub use io::{
     CheckpointDone, CheckpointJob, Consistency, DriverInput, Failure, GroupStart, InstallDone, InstallJob,
@@ -169,6 +171,12 @@ impl<W> Driver<W> {
         self.groups.get(&id).map(Group::report)
     }
 
+    /// The events of a group from this index on, as far as they are kept here.
+    #[must_use]
+    pub fn recent_events(&self, id: GroupId, from: LogIndex) -> Option<Recent> {
+        self.groups.get(&id).map(|group| group.backlog.since(from))
+    }
+
     /// A group's state machine, unless a job holds it.
     #[must_use]
     pub fn machine(&self, id: GroupId) -> Option<&Machine> {
@@ -196,6 +204,7 @@ impl<W> Driver<W> {
             }
             DriverInput::ServeSnapshot { request, waiter } => self.take_serve(now, request, waiter, output),
             DriverInput::Checkpoint { group, waiter } => self.take_checkpoint_request(group, waiter, output),
+            DriverInput::CheckpointDue(group) => self.take_checkpoint_due(group, output),
             DriverInput::TransferLeader { group, to, waiter } => {
                 self.take_transfer(now, group, to, waiter, output);
             }

@@ -11,6 +11,7 @@ use quorate_types::codec::{DecodeError, Reader, Writer};
 use quorate_types::{GroupId, LogIndex, Position};
 
 use super::Driver;
+use super::backlog::Backlog;
 use super::group::Served;
 use super::io::{Failure, InstallDone, InstallJob, Output, Reply};
 use crate::machine::{Machine, MachineIdentity, decode_mark, encode_mark};
@@ -280,6 +281,8 @@ impl<W> Driver<W> {
         group.set_digest = Some(done.set_digest);
         group.machine = Some(done.machine);
         group.note_machine();
+        group.backlog = Backlog::after(group.applied);
+        output.skipped.push((id, group.applied));
         if id == GroupId::CATALOG {
             output.catalog = group.machine.as_ref().map(Machine::view);
         }

@@ -151,7 +151,9 @@ impl Inner {
             }
             PeerCall::Checkpoint(group) => {
                 match self.shard(group).ask(|waiter| DriverInput::Checkpoint { group, waiter }).await? {
-                    Reply::Checkpoint { index, digest } => Ok(catalog::to_cbor(&(index.0, digest))),
+                    Reply::Checkpoint { index, digest, keys } => {
+                        Ok(catalog::to_cbor(&(index.0, digest, keys)))
+                    }
                     other => Err(OrderError::Peer(format!("the replica answered {other:?}"))),
                 }
             }

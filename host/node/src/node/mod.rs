@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use quorate_runtime::{Component, Engine, EngineSettings, Event, StateView};
+use quorate_runtime::{Component, Engine, EngineSettings, StateView};
 use quorate_storage::{DataDirectory, Identity, RecoveredGroup, Store, Wal, WalOptions};
 use quorate_transport::{Tls, TlsFiles, Transport, TransportConfig, TransportLimits};
 use quorate_types::{
@@ -26,7 +26,7 @@ use crate::api::ApiServer;
 use crate::catalog::{self, Catalog, CatalogCommand, GroupRecord, NodeRecord};
 use crate::clock::Clock;
 use crate::config::{ConfigError, NodeConfig};
-use crate::driver::{Driver, DriverInput, Failure, GroupReport, GroupStart, Local, Puller};
+use crate::driver::{Driver, DriverInput, EntryEvents, Failure, GroupReport, GroupStart, Local, Puller};
 use crate::machine::{DigestInterval, MachineIdentity};
 use crate::shard::{Shard, ShardInput, ShardSender, Surroundings};
 use crate::workers::{DiskFailure, LogWork, StoreWork, Worker, start_log, start_store};
@@ -99,16 +99,9 @@ pub enum OrderError {
 #[derive(Clone, Debug)]
 pub enum GroupNews {
     /// The component emitted events.
-    Events {
-        /// The group.
-        group: GroupId,
-        /// The entry that emitted them.
-        index: LogIndex,
-        /// That entry's stamp.
-        stamp: HlcTimestamp,
-        /// In order of emission.
-        events: Arc<Vec<Event>>,
-    },
+    Events(GroupId, EntryEvents),
+    /// Entries up to this one came by snapshot; what they emitted is not known here.
+    Skipped(GroupId, LogIndex),
     /// Leadership or health changed.
     Status(GroupId, GroupReport),
 }
@@ -199,10 +192,14 @@ impl Node {
                 failure.send_replace(Some(fault));
             })
         };
-        let log = start_log(wal, config.node.data.clone(), on_failure.clone())?;
-        let store_worker = start_store(Arc::clone(&store), config.node.data.clone(), on_failure)?;
         let shard_count = config.shard_count();
         let shards: Vec<_> = (0..shard_count).map(|_| ShardSender::new(config.limits.mailbox)).collect();
+        let on_held = {
+            let shards = shards.clone();
+            Arc::new(move |group| shard_of(&shards, group).complete(DriverInput::CheckpointDue(group)))
+        };
+        let log = start_log(wal, config.node.data.clone(), on_held, on_failure.clone())?;
+        let store_worker = start_store(Arc::clone(&store), config.node.data.clone(), on_failure)?;
         let inner = Arc::new_cyclic(|weak| Inner {
             node,
             boot,
@@ -292,6 +289,11 @@ impl Node {
     }
 }
 
+/// The shard that runs a group.
+fn shard_of(shards: &[ShardSender], group: GroupId) -> &ShardSender {
+    &shards[(group.0 % shards.len() as u64) as usize]
+}
+
 /// Follows the catalog: starts the groups it names, and keeps its list of nodes true.
 async fn housekeep(inner: Arc<Inner>) {
     let mut changed = inner.catalog_changed.subscribe();
@@ -311,7 +313,7 @@ async fn housekeep(inner: Arc<Inner>) {
 impl Inner {
     /// The shard that runs a group.
     pub(crate) fn shard(&self, group: GroupId) -> &ShardSender {
-        &self.shards[(group.0 % self.shards.len() as u64) as usize]
+        shard_of(&self.shards, group)
     }
 
     pub(crate) fn transport(&self) -> &Transport {
@@ -524,9 +526,13 @@ impl Surroundings for Inner {
         });
     }
 
-    fn events(&self, group: GroupId, index: LogIndex, stamp: HlcTimestamp, events: Vec<Event>) {
+    fn events(&self, group: GroupId, events: EntryEvents) {
         // Nobody may be watching.
-        drop(self.news.send(GroupNews::Events { group, index, stamp, events: Arc::new(events) }));
+        drop(self.news.send(GroupNews::Events(group, events)));
+    }
+
+    fn skipped(&self, group: GroupId, through: LogIndex) {
+        drop(self.news.send(GroupNews::Skipped(group, through)));
     }
 
     fn changed(&self, group: GroupId, report: GroupReport) {

@@ -173,7 +173,28 @@ impl Tls {
     }
 }
 
+/// Counts what is open of an [`Incoming`]; stays true after that was handed to a server.
+#[derive(Clone, Debug)]
+pub struct ConnectionCount {
+    places: Arc<Semaphore>,
+    bound: usize,
+}
+
+impl ConnectionCount {
+    /// Connections open now, those that still shake hands among them.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.bound.saturating_sub(self.places.available_permits())
+    }
+}
+
 impl Incoming {
+    /// A count of the connections that came from here.
+    #[must_use]
+    pub fn connections(&self) -> ConnectionCount {
+        ConnectionCount { places: Arc::clone(&self.places), bound: self.limits.connections_max }
+    }
+
     /// Where connections are accepted.
     #[must_use]
     pub fn local_address(&self) -> SocketAddr {

@@ -19,7 +19,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-pub use acceptor::{AcceptLimits, ConnectionInfo, Incoming, TlsConn};
+pub use acceptor::{AcceptLimits, ConnectionCount, ConnectionInfo, Incoming, TlsConn};
 pub use connector::ClientConn;
 pub(crate) use connector::{AlertTap, fault_of_tls};
 
