@@ -93,7 +93,9 @@ mod tests {
     #[test]
     fn what_is_kept_is_found_and_what_is_not_is_said() {
         let mut backlog = Backlog::after(LogIndex(4));
-        [6, 9, 10].map(|index| backlog.note(entry(index, 1)));
+        for index in [6, 9, 10] {
+            backlog.note(entry(index, 1));
+        }
         let recent = backlog.since(LogIndex(7));
         assert_eq!((recent.complete_from, indices(&recent)), (LogIndex(5), vec![9, 10]));
         assert_eq!(indices(&backlog.since(LogIndex(11))), [0; 0]);

@@ -17,9 +17,7 @@ use bytes::Bytes;
 use quorate_runtime::{Component, Engine, EngineSettings, StateView};
 use quorate_storage::{DataDirectory, Identity, RecoveredGroup, Store, Wal, WalOptions};
 use quorate_transport::{Tls, TlsFiles, Transport, TransportConfig, TransportLimits};
-use quorate_types::{
-    BootNumber, ComponentLimits, Digest, GroupId, HlcTimestamp, Incarnation, LogIndex, NodeId, Rejection,
-};
+use quorate_types::{BootNumber, ComponentLimits, Digest, GroupId, Incarnation, LogIndex, NodeId, Rejection};
 use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::api::ApiServer;
