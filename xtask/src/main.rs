@@ -6,6 +6,7 @@
 //! but the names of its crates and binaries.
 
 mod bench;
+mod gpu;
 mod steps;
 mod suite;
 mod tidy;
@@ -54,6 +55,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Builds and checks the kernels that verify votes on a graphics card.
+    Gpu {
+        #[command(subcommand)]
+        task: GpuTask,
+    },
     /// Runs a benchmark: `peers` compares with etcd, any other name is one of `benches/`.
     Bench {
         /// `peers`, or the name of a file in `benches/benches`.
@@ -62,6 +68,16 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+}
+
+#[derive(Subcommand)]
+enum GpuTask {
+    /// Compiles the kernels with pinned compilers, into `host/votes/kernels/built`.
+    Build,
+    /// Compiles them again and compares.
+    Verify,
+    /// Builds one program that measures a card wherever there is one.
+    BenchBundle,
 }
 
 fn main() -> ExitCode {
@@ -86,6 +102,11 @@ fn run(task: Task) -> Result<()> {
             wasm::build_components(&workspace, profile, wasm::EXAMPLES)
         }
         Task::Sim { arguments } => sim(&workspace, &arguments),
+        Task::Gpu { task } => match task {
+            GpuTask::Build => gpu::build(&workspace),
+            GpuTask::Verify => gpu::verify(&workspace),
+            GpuTask::BenchBundle => gpu::bench_bundle(&workspace),
+        },
         Task::Bench { name, arguments } => bench::run(&workspace, &name, &arguments),
     }
 }

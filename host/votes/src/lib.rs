@@ -8,14 +8,19 @@
 //!
 //! ```text
 //! peers' envelopes -> Queue (fair, bounded) -> Batch -> verdicts -> Verifier (joins) -> Answer
-//!                                                ^ processor cores                          |
+//!                                                ^ cores or a card                          |
 //!                                                                        Tally (votes per digest)
 //! ```
 //!
 //! [`Verifier`] holds all of that without a thread or a clock, so that a simulator runs it as it runs the
-//! protocols; [`Service`] puts a bounded pool of threads around it.
+//! protocols; [`Service`] puts a bounded pool of threads around it,
+//! and a graphics card beside them where there is one and it is done sooner.
 
+mod backend;
 mod batch;
+mod breaker;
+mod dispatch;
+pub mod gpu;
 mod memory;
 mod metrics;
 mod queue;
@@ -24,7 +29,10 @@ mod service;
 mod tally;
 mod verifier;
 
+pub use backend::Backend;
 pub use batch::{Batch, Verdicts};
+pub use breaker::Breaker;
+pub use dispatch::{Cost, Dispatch};
 pub use metrics::{Histogram, Metrics, SIZE_CLASSES, TIME_CLASSES};
 pub use queue::Overloaded;
 pub use request::{Answer, Part, PartResult, Request, Ticket};

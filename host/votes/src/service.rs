@@ -1,16 +1,25 @@
-//! The verifier with a bounded pool of threads around it.
+//! The verifier with a bounded pool of threads around it, and a device beside them if there is one.
 //!
-//! Relies on [`Verifier`] for everything but threads. Promises that requests are answered through the
+//! Relies on [`Verifier`] for everything but threads, on [`Dispatch`] for where a batch goes and on
+//! [`Breaker`] for when a failed device is tried again. A batch that a device fails on is verified again on
+//! the processor: its verdicts come later, never from half a batch. Promises that requests are answered through the
 //! function given at the start, on a thread of the pool and in no particular order, that work is split over
 //! idle threads, and that dropping the service ends its threads. Knows no clock: one is given to it.
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use quorate_crypto::Check;
 use quorate_types::Time;
 
-use crate::{Answer, Metrics, Overloaded, Request, Ticket, Verifier, VerifierLimits};
+use crate::backend::{Backend, verify_confirmed};
+use crate::dispatch::{COALESCE_MAX, Dispatch};
+use crate::gpu::LANES;
+use crate::{
+    Answer, Batch, Breaker, Metrics, Overloaded, Request, Ticket, Verdicts, Verifier, VerifierLimits,
+};
 
 /// The most threads of one pool.
 pub const THREADS_MAX: usize = 64;
@@ -60,22 +69,37 @@ struct Shared {
     work: Condvar,
     clock: Clock,
     deliver: Box<dyn Fn(Answer) + Send + Sync>,
-    threads: usize,
+    device: Option<Arc<dyn Backend>>,
+    dispatch: Dispatch,
 }
 
 struct State {
     verifier: Verifier,
+    breaker: Breaker,
+    /// Batches that the device is verifying.
+    on_device: usize,
     stopping: bool,
+}
+
+/// What a thread does next.
+enum Step {
+    Deliver(Answer),
+    OnProcessor(Batch),
+    OnDevice(Batch),
+    WaitForMore(Duration),
+    Wait,
 }
 
 impl Service {
     /// Starts the pool. `deliver` gets each answer; it must not block for long and may submit again.
+    /// `dispatch` says what both sides cost, as far as that is known.
     ///
     /// # Errors
     ///
     /// [`ServiceError`].
     pub fn start(
         config: ServiceConfig,
+        device: Option<(Arc<dyn Backend>, Dispatch)>,
         clock: Clock,
         deliver: impl Fn(Answer) + Send + Sync + 'static,
     ) -> Result<Self, ServiceError> {
@@ -83,9 +107,16 @@ impl Service {
         if !(1..=THREADS_MAX).contains(&threads) {
             return Err(ServiceError::Threads { threads });
         }
-        let state = Mutex::new(State { verifier: Verifier::new(config.limits), stopping: false });
-        let deliver = Box::new(deliver);
-        let shared = Arc::new(Shared { state, work: Condvar::new(), clock, deliver, threads });
+        let state = Mutex::new(State {
+            verifier: Verifier::new(config.limits),
+            breaker: Breaker::Closed,
+            on_device: 0,
+            stopping: false,
+        });
+        let (device, dispatch) = device.unzip();
+        let dispatch = Dispatch { threads, ..dispatch.unwrap_or_default() };
+        let (work, deliver) = (Condvar::new(), Box::new(deliver));
+        let shared = Arc::new(Shared { state, work, clock, deliver, device, dispatch });
         let mut service = Self { shared, threads: Vec::new() };
         for number in 0..threads {
             let shared = Arc::clone(&service.shared);
@@ -114,6 +145,12 @@ impl Service {
     pub fn metrics(&self) -> Metrics {
         *self.shared.lock().verifier.metrics()
     }
+
+    /// Whether the device is in use, failed, or being tried; closed where there is none.
+    #[must_use]
+    pub fn breaker(&self) -> Breaker {
+        self.shared.lock().breaker
+    }
 }
 
 impl Drop for Service {
@@ -129,7 +166,7 @@ impl Drop for Service {
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Service({} threads)", self.shared.threads)
+        write!(f, "Service({} threads)", self.shared.dispatch.threads)
     }
 }
 
@@ -142,29 +179,104 @@ impl Shared {
     fn run(&self) {
         let mut state = self.lock();
         while !state.stopping {
-            if let Some(answer) = state.verifier.next_answer() {
-                drop(state);
-                (self.deliver)(answer);
-                state = self.lock();
-                continue;
-            }
-            let share = state.verifier.waiting().div_ceil(self.threads).clamp(1, CPU_BATCH_MAX);
-            let Some(batch) = state.verifier.next_batch(share) else {
-                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
+            let step = self.next_step(&mut state);
+            state = match step {
+                Step::Wait => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Step::WaitForMore(time) => {
+                    self.work.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
+                }
+                Step::Deliver(answer) => {
+                    drop(state);
+                    (self.deliver)(answer);
+                    self.lock()
+                }
+                Step::OnProcessor(batch) => self.verify(state, batch),
+                Step::OnDevice(batch) => self.verify_on_device(state, batch),
             };
-            let is_more = state.verifier.waiting() > 0;
-            drop(state);
-            if is_more {
-                self.work.notify_one();
-            }
-            let start = (self.clock)();
-            let verdicts = batch.verify();
-            let end = (self.clock)();
-            state = self.lock();
-            state.verifier.complete(end, batch, &verdicts, end.since(start));
         }
     }
+
+    fn next_step(&self, state: &mut State) -> Step {
+        if let Some(answer) = state.verifier.next_answer() {
+            return Step::Deliver(answer);
+        }
+        let waiting = state.verifier.waiting();
+        if let Some(device) = &self.device
+            && state.on_device < LANES
+        {
+            let now = (self.clock)();
+            if self.dispatch.prefers_device(waiting) && state.breaker.may_try(now) {
+                if let Some(batch) = state.verifier.next_batch(device.batch_max()) {
+                    state.on_device += 1;
+                    return Step::OnDevice(batch);
+                }
+            } else if state.breaker.is_closed() && self.dispatch.is_worth_waiting(waiting) {
+                let waited = state.verifier.waiting_since().map_or(COALESCE_MAX, |since| now.since(since));
+                if waited < COALESCE_MAX {
+                    return Step::WaitForMore(COALESCE_MAX - waited);
+                }
+            }
+        }
+        let share = waiting.div_ceil(self.dispatch.threads).clamp(1, CPU_BATCH_MAX);
+        state.verifier.next_batch(share).map_or(Step::Wait, Step::OnProcessor)
+    }
+
+    fn verify<'a>(&'a self, state: MutexGuard<'a, State>, batch: Batch) -> MutexGuard<'a, State> {
+        self.pass_on(state);
+        let start = (self.clock)();
+        let verdicts = batch.verify();
+        let end = (self.clock)();
+        let mut state = self.lock();
+        state.verifier.complete(end, batch, &verdicts, end.since(start));
+        state
+    }
+
+    fn verify_on_device<'a>(&'a self, state: MutexGuard<'a, State>, batch: Batch) -> MutexGuard<'a, State> {
+        self.pass_on(state);
+        let start = (self.clock)();
+        let result = self.device.as_ref().map(|device| verify_confirmed(device.as_ref(), batch.checks()));
+        let end = (self.clock)();
+        let mut state = self.lock();
+        state.on_device -= 1;
+        if let Some(Ok(verdicts)) = result {
+            state.breaker.succeeded();
+            state.verifier.metrics_mut().on_device += verdicts.len() as u64;
+            state.verifier.complete(end, batch, &verdicts, end.since(start));
+            return state;
+        }
+        let has_opened = state.breaker.failed(end);
+        let metrics = state.verifier.metrics_mut();
+        metrics.fallbacks += 1;
+        metrics.breaker_opened += u64::from(has_opened);
+        drop(state);
+        let verdicts = verify_split(&batch, self.dispatch.threads);
+        let end = (self.clock)();
+        let mut state = self.lock();
+        state.verifier.complete(end, batch, &verdicts, end.since(start));
+        state
+    }
+
+    /// Lets another thread see to what is left, while this one verifies.
+    fn pass_on(&self, state: MutexGuard<'_, State>) {
+        let is_more = state.verifier.waiting() > 0;
+        drop(state);
+        if is_more {
+            self.work.notify_one();
+        }
+    }
+}
+
+/// Verifies a batch that was made for a device on several threads of the processor.
+fn verify_split(batch: &Batch, threads: usize) -> Verdicts {
+    let share = batch.checks().len().div_ceil(threads).max(CPU_BATCH_MAX);
+    let verify = |checks: &[Check]| checks.iter().map(|check| check.verify().is_accepted()).collect();
+    std::thread::scope(|scope| {
+        let parts: Vec<_> =
+            batch.checks().chunks(share).map(|part| scope.spawn(move || verify(part))).collect();
+        let joined =
+            parts.into_iter().map(|part| -> Verdicts { part.join().expect("verifying never panics") });
+        joined.flatten().collect()
+    })
 }
 
 #[cfg(test)]
@@ -173,10 +285,11 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Instant;
 
-    use quorate_crypto::{Check, Signature};
+    use quorate_crypto::Signature;
     use quorate_types::NodeId;
 
     use super::*;
+    use crate::gpu::DeviceError;
     use crate::verifier::tests::{set, signed};
 
     fn clock() -> Clock {
@@ -188,7 +301,8 @@ mod tests {
     fn every_request_is_answered_once_and_the_forger_is_named() {
         let (answers, received) = mpsc::channel();
         let config = ServiceConfig { threads: 3, ..ServiceConfig::default() };
-        let service = Service::start(config, clock(), move |answer| answers.send(answer).unwrap()).unwrap();
+        let service =
+            Service::start(config, None, clock(), move |answer| answers.send(answer).unwrap()).unwrap();
         let mut tickets = Vec::new();
         for number in 0..200 {
             let node = number % 4 + 1;
@@ -214,8 +328,84 @@ mod tests {
     fn a_pool_without_threads_or_with_too_many_is_refused() {
         for threads in [0, THREADS_MAX + 1] {
             let config = ServiceConfig { threads, ..ServiceConfig::default() };
-            let refused = Service::start(config, clock(), |_| ());
+            let refused = Service::start(config, None, clock(), |_| ());
             assert!(matches!(refused, Err(ServiceError::Threads { threads: found }) if found == threads));
+        }
+    }
+
+    /// A device that verifies as the processor does, except when told to fail or to lie.
+    struct Fake(Mutex<Mood>);
+
+    #[derive(Clone, Copy, PartialEq)]
+    enum Mood {
+        Works,
+        Fails,
+        Lies,
+    }
+
+    impl Backend for Fake {
+        fn verify(&self, checks: &[Check]) -> Result<Verdicts, DeviceError> {
+            let mood = *self.0.lock().unwrap();
+            match mood {
+                Mood::Fails => Err(DeviceError::TimedOut),
+                _ => Ok(checks
+                    .iter()
+                    .map(|check| check.verify().is_accepted() == (mood == Mood::Works))
+                    .collect()),
+            }
+        }
+
+        fn batch_max(&self) -> usize {
+            1_024
+        }
+    }
+
+    /// Submits 200 votes, of which every fourth is forged, at once, so that they make a batch for the device.
+    fn run(fake: &Arc<Fake>) -> (Vec<bool>, Metrics, Breaker) {
+        let (answers, received) = mpsc::channel();
+        let (gate, opened) = mpsc::sync_channel::<()>(0);
+        let opened = Mutex::new(opened);
+        let device: Arc<dyn Backend> = Arc::clone(fake) as _;
+        let service = Service::start(
+            ServiceConfig::default(),
+            Some((device, Dispatch::default())),
+            clock(),
+            move |answer| {
+                if answer.results.is_empty() {
+                    // The one thread is held here until all votes wait.
+                    opened.lock().unwrap().recv().unwrap();
+                } else {
+                    answers.send(answer).unwrap();
+                }
+            },
+        )
+        .unwrap();
+        service.submit(Request { peer: NodeId(9), parts: vec![] }).unwrap();
+        for number in 0..200 {
+            let mut check = signed(number, 1, number % 4 + 1).check(&set()).unwrap();
+            if number % 4 == 2 {
+                check.signature = Signature([1; 64]);
+            }
+            service.submit(Request::signature(NodeId(number % 4 + 1), check)).unwrap();
+        }
+        gate.send(()).unwrap();
+        let mut verdicts: Vec<_> = received.iter().take(200).collect();
+        verdicts.sort_by_key(|answer| answer.ticket);
+        let breaker = service.breaker();
+        (verdicts.iter().map(Answer::is_accepted).collect(), service.metrics(), breaker)
+    }
+
+    #[test]
+    fn a_device_gives_the_same_verdicts_and_a_failing_or_lying_one_is_found_out() {
+        let expected: Vec<_> = (0..200).map(|number| number % 4 != 2).collect();
+        let (verdicts, metrics, breaker) = run(&Arc::new(Fake(Mutex::new(Mood::Works))));
+        assert_eq!((verdicts, breaker), (expected.clone(), Breaker::Closed));
+        assert_eq!((metrics.on_device, metrics.fallbacks), (200, 0));
+        for mood in [Mood::Fails, Mood::Lies] {
+            let (verdicts, metrics, breaker) = run(&Arc::new(Fake(Mutex::new(mood))));
+            assert_eq!(verdicts, expected, "the processor redoes the batch");
+            assert_eq!((metrics.on_device, metrics.fallbacks, metrics.breaker_opened), (0, 1, 1));
+            assert!(matches!(breaker, Breaker::Open { .. }));
         }
     }
 }
