@@ -87,10 +87,16 @@ pub fn compile(text: &str, known: &dyn Fn(&str) -> bool) -> Result<Filter, Strin
     Ok(Filter { defs: compiler.defs, main, globals: compiler.globals, reads_definition })
 }
 
-/// Whether the text may look at a definition: it names the key, or takes a descriptor as a whole.
+/// Parts of descriptors that need no definition.
+const WITHOUT_DEFINITION: [&str; 6] = [".id", ".name", ".reference", ".input", ".output", ".startedAt"];
+
+/// Whether the text may look at a definition: whether it takes anything else of a descriptor.
 fn reads_definition(text: &str) -> bool {
-    let whole = |name: &str| text.split(name).skip(1).any(|rest| !rest.starts_with('.'));
-    text.contains("definition") || whole("$workflow") || whole("$task")
+    let more = |name: &str| {
+        let mut uses = text.split(name).skip(1);
+        uses.any(|rest| !WITHOUT_DEFINITION.iter().any(|part| rest.starts_with(part)))
+    };
+    more("$workflow") || more("$task")
 }
 
 fn lexing(text: &str, errors: &[(jaq_core::load::lex::Expect<&str>, &str)]) -> String {

@@ -42,7 +42,8 @@ mod texts;
 mod tests;
 
 pub use compile::{TEXT_BYTES_MAX, compile};
-pub use dates::{iso8601_millis, parse_instant};
+pub use dates::{Civil, iso8601_millis, parse_instant};
 pub use machine::{Bounds, Failure, Globals, evaluate};
 pub use regex::is_match;
 pub use term::Filter;
+pub use texts::percent_encode;

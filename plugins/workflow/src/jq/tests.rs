@@ -147,12 +147,14 @@ fn functions_give_what_jq_gives() {
             r#"[["1","2","3"],{"y":"12"},["12","3"]]"#,
         ),
         (
-            "first(range(10)), [limit(3; range(10))], [range(0; 10; 4)], last(range(3)), nth(1; range(5)), [skip(2; range(4))]",
+            "first(range(10)), [limit(3; range(10))], [range(0; 10; 4)], last(range(3)), nth(1; range(5)), \
+             [skip(2; range(4))]",
             "null",
             "[0,[0,1,2],[0,4,8],2,1,[2,3]]",
         ),
         (
-            "until(. > 100; . * 2), [while(. < 5; . + 2)], first(repeat(. + 1) | select(. > 7)), [recurse(if . < 3 then . + 1 else empty end)]",
+            "until(. > 100; . * 2), [while(. < 5; . + 2)], first(repeat(. + 1) | select(. > 7)), \
+             [recurse(if . < 3 then . + 1 else empty end)]",
             "1",
             "[128,[1,3],8,[1,2,3]]",
         ),

@@ -68,7 +68,7 @@ pub(super) fn append(
 }
 
 /// Percent-encodes what is not unreserved in a URI (RFC 3986 §2.3).
-pub(super) fn percent_encode(text: &str, out: &mut String) {
+pub fn percent_encode(text: &str, out: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
             out.push(char::from(byte));
