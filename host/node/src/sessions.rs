@@ -238,7 +238,7 @@ impl Sessions {
     pub fn load(state: &State) -> Result<Self, DecodeError> {
         let mut sessions = Self::default();
         for (key, value) in state.range(Space::Host, &[KEY_PREFIX], Some(&[KEY_PREFIX + 1])) {
-            let mut from = Reader::new(key.clone());
+            let mut from = Reader::new(key);
             from.u8("session key")?;
             let id = SessionId(u64::from_be_bytes(from.array("session key")?));
             let session = decode(value.clone())?;

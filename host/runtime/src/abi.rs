@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use quorate_types::{Outcome, Rejection};
-use wasmtime::component::{ComponentType, Lift, Lower};
+use wasmtime::component::{ComponentType, Lift, Lower, WasmList};
 
 use crate::diagnostics::Level;
 use crate::{EntryContext, Invocation, Origin};
@@ -145,15 +145,16 @@ pub(crate) struct RangeAbi {
     pub(crate) reverse: bool,
 }
 
-#[derive(Debug, ComponentType, Lift)]
+/// Keys stay where they are until they have been checked.
+#[derive(ComponentType, Lift)]
 #[component(variant)]
 pub(crate) enum OpAbi {
     #[component(name = "put")]
-    Put((Bytes, Bytes)),
+    Put((WasmList<u8>, Bytes)),
     #[component(name = "delete")]
-    Delete(Bytes),
+    Delete(WasmList<u8>),
     #[component(name = "delete-range")]
-    DeleteRange((Bytes, Option<Bytes>)),
+    DeleteRange((WasmList<u8>, Option<WasmList<u8>>)),
 }
 
 #[derive(Clone, Copy, Debug, ComponentType, Lift)]

@@ -18,11 +18,19 @@
 //! replica runs the same company, so all agree. A component that draws from the context's seed and a
 //! command's position would draw the same for every command that runs alone, at position 0: the seed of
 //! such a run is therefore mixed with the command's place in the entry.
+//!
+//! What it costs, measured on one of two busy cores: 9 µs for an entry of one command, instance included;
+//! 1.5 µs for each of 256 commands with one get and one put of 256 bytes in a state of 10,000 keys, 3.3 µs
+//! in one of a million, where memory is what it waits for. Of that, 0.26 µs is the crossing of a command as
+//! a record in a list; as part of one packed buffer it would be 0.15 µs, before the component takes it apart.
+//! That is too little to give up a typed interface for.
 
 use bytes::Bytes;
 use quorate_types::{
     ComponentLimits, Epoch, HlcTimestamp, LogIndex, Outcome, Rejection, Sequence, SessionId,
 };
+use wasmtime::Store;
+use wasmtime::component::Instance;
 
 use crate::abi::{CommandAbi, ContextAbi, MigrationAbi, OutcomeAbi, RejectionAbi, function};
 use crate::component::{Component, Ended};
@@ -312,7 +320,7 @@ impl Component {
         base: Map,
         kept: &Kept,
         allowance: &Allowance,
-        call: impl FnOnce(&mut wasmtime::Store<HostState>, &wasmtime::component::Instance) -> wasmtime::Result<R>,
+        call: impl FnOnce(&mut Store<HostState>, &Instance) -> wasmtime::Result<R>,
     ) -> Result<Ended<R>, Halt> {
         let overlay = Overlay::new(base, kept.writes.clone());
         self.code().run(&self.inner.shared, Access::Change, overlay, allowance, call)

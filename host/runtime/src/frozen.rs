@@ -7,6 +7,7 @@ use bytes::Bytes;
 use imbl::ordmap::DiffItem;
 use quorate_crypto::SetDigest;
 
+use crate::key::Key;
 use crate::state::{Maps, Space, StateView};
 
 /// One frozen moment. Reading it costs in proportion to what changed, not to the state.
@@ -19,7 +20,7 @@ pub struct Frozen {
 /// One changed key: what it was and what it is.
 struct Change<'a> {
     space: Space,
-    key: &'a Bytes,
+    key: &'a Key,
     old: Option<&'a Bytes>,
     new: Option<&'a Bytes>,
 }
@@ -31,15 +32,15 @@ impl Frozen {
 
     /// The keys that changed since the freeze before, in order of space and key, with their values now;
     /// `None` for a key that is gone. A key that changed and changed back is not listed.
-    pub fn changes(&self) -> impl Iterator<Item = (Space, &Bytes, Option<&Bytes>)> {
-        self.differences().map(|change| (change.space, change.key, change.new))
+    pub fn changes(&self) -> impl Iterator<Item = (Space, Bytes, Option<&Bytes>)> {
+        self.differences().map(|change| (change.space, change.key.to_bytes(), change.new))
     }
 
     /// Brings the digest of the content before up to that of the content now. Takes microseconds per
     /// changed key: call it where nobody waits.
     pub fn update_digest(&self, digest: &mut SetDigest) {
         for Change { space, key, old, new } in self.differences() {
-            let tagged = space.tagged(key);
+            let tagged = space.tagged(key.as_slice());
             if let Some(old) = old {
                 digest.remove(&tagged, old);
             }
@@ -50,10 +51,7 @@ impl Frozen {
     }
 
     /// All pairs after this key, as [`StateView::pairs_after`].
-    pub fn pairs_after(
-        &self,
-        after: Option<(Space, &[u8])>,
-    ) -> impl Iterator<Item = (Space, &Bytes, &Bytes)> {
+    pub fn pairs_after(&self, after: Option<(Space, &[u8])>) -> impl Iterator<Item = (Space, Bytes, &Bytes)> {
         self.now.pairs_after(after)
     }
 

@@ -15,6 +15,7 @@ use wasmtime::component::{Linker, LinkerInstance, Resource, ResourceType, WasmLi
 use crate::abi::{LevelAbi, OpAbi, RangeAbi};
 use crate::diagnostics::{Diagnostics, Source};
 use crate::error::{Fault, Limit};
+use crate::key::Key;
 use crate::limits::{Meter, pay_call, pay_work};
 use crate::overlay::{Cursor, Direction, Overlay, Range};
 use crate::{Event, TimerChange};
@@ -135,11 +136,10 @@ fn get(mut store: Context<'_>, key: &WasmList<u8>) -> wasmtime::Result<Option<By
 fn scan(mut store: Context<'_>, range: RangeAbi) -> wasmtime::Result<Resource<Cursor>> {
     store.data().require(Access::Read)?;
     pay_call(&mut store)?;
-    checked_key(&range.start)?;
-    checked_key(range.end.as_deref().unwrap_or_default())?;
+    let end = range.end.as_deref().map(checked_key).transpose()?;
     let range = Range {
-        start: Bound::Included(range.start),
-        end: range.end.map_or(Bound::Unbounded, Bound::Excluded),
+        start: Bound::Included(Key::new(checked_key(&range.start)?)),
+        end: end.map_or(Bound::Unbounded, |end| Bound::Excluded(Key::new(end))),
         direction: if range.reverse { Direction::Reverse } else { Direction::Forward },
     };
     let host = store.data_mut();
@@ -167,7 +167,7 @@ fn write(mut store: Context<'_>, ops: Vec<OpAbi>) -> wasmtime::Result<()> {
     for op in ops {
         match op {
             OpAbi::Put((key, value)) => {
-                checked_key(&key)?;
+                let key = read_key(&store, &key)?;
                 if value.len() > VALUE_BYTES_MAX {
                     return Err(Fault::Trapped.into());
                 }
@@ -177,19 +177,23 @@ fn write(mut store: Context<'_>, ops: Vec<OpAbi>) -> wasmtime::Result<()> {
                 store.data_mut().overlay.put(key, value);
             }
             OpAbi::Delete(key) => {
-                checked_key(&key)?;
+                let key = read_key(&store, &key)?;
                 store.data_mut().meter.output_item(key.len())?;
                 pay_work(&mut store, 1, key.len())?;
                 store.data_mut().overlay.delete(key);
             }
             OpAbi::DeleteRange((start, end)) => {
-                checked_key(&start)?;
-                checked_key(end.as_deref().unwrap_or_default())?;
-                delete_range(&mut store, &start, end.as_deref())?;
+                let start = read_key(&store, &start)?;
+                let end = end.map(|end| read_key(&store, &end)).transpose()?;
+                delete_range(&mut store, start.as_slice(), end.as_ref().map(Key::as_slice))?;
             }
         }
     }
     Ok(())
+}
+
+fn read_key(store: &Context<'_>, key: &WasmList<u8>) -> Result<Key, Fault> {
+    checked_key(key.as_le_slice(store)).map(Key::new)
 }
 
 /// Each removed key counts as a change of its own, so a large range may take several commands.

@@ -20,6 +20,7 @@ mod engine;
 mod error;
 mod frozen;
 mod host;
+mod key;
 mod limits;
 mod overlay;
 mod state;

@@ -18,8 +18,8 @@ const BYTES_PER_FUEL: u64 = 8;
 /// Bytes that every change, event and timer counts beside its content, so that empty ones are not free.
 const ITEM_OUTPUT_BYTES: u64 = 32;
 /// A list crosses into the host as at most so many times the bytes that its items count as output: an
-/// item is a record of some 72 bytes there and counts 32 beside its content.
-const CROSSING_FACTOR: u64 = 3;
+/// item is a record of some 110 bytes there and counts 32 beside its content.
+const CROSSING_FACTOR: u64 = 4;
 /// What one command's outcome takes beside its bytes while it crosses into the host.
 const OUTCOME_CROSSING_BYTES: u64 = 256;
 /// The most bytes that may cross into the host in one call, whatever the group's limits.

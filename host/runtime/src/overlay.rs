@@ -9,6 +9,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use imbl::OrdMap;
 
+use crate::key::Key;
 use crate::state::{Map, Space, State, in_bounds};
 
 /// The most pairs one step of a cursor returns.
@@ -17,7 +18,7 @@ const STEP_PAIRS_MAX: u32 = 4_096;
 const STEP_BYTES_MAX: u32 = 1 << 20;
 
 /// What the writes left: the value of a key, or `None` where it was removed.
-pub(crate) type Writes = OrdMap<Bytes, Option<Bytes>>;
+pub(crate) type Writes = OrdMap<Key, Option<Bytes>>;
 
 /// A component's view of its state within one entry.
 #[derive(Clone, Debug, Default)]
@@ -38,16 +39,16 @@ impl Overlay {
         }
     }
 
-    pub(crate) fn put(&mut self, key: Bytes, value: Bytes) {
+    pub(crate) fn put(&mut self, key: Key, value: Bytes) {
         self.writes.insert(key, Some(value));
     }
 
-    pub(crate) fn delete(&mut self, key: Bytes) {
+    pub(crate) fn delete(&mut self, key: Key) {
         self.writes.insert(key, None);
     }
 
     /// The keys that are there from `start`, included, to `end`, excluded, or to the last.
-    pub(crate) fn keys(&self, start: &[u8], end: Option<&[u8]>) -> impl Iterator<Item = &Bytes> {
+    pub(crate) fn keys(&self, start: &[u8], end: Option<&[u8]>) -> impl Iterator<Item = &Key> {
         let start = Bound::Included(start);
         let end = end.map_or(Bound::Unbounded, Bound::Excluded);
         let merged = Merged::forward(in_bounds(&self.base, start, end), in_bounds(&self.writes, start, end));
@@ -69,8 +70,8 @@ impl Overlay {
 pub(crate) fn merge(state: &mut State, writes: Writes) {
     for (key, written) in writes {
         match written {
-            Some(value) => state.put(Space::User, key, value),
-            None => state.delete(Space::User, &key),
+            Some(value) => state.put_key(Space::User, key, value),
+            None => state.delete(Space::User, key.as_slice()),
         }
     }
 }
@@ -78,8 +79,8 @@ pub(crate) fn merge(state: &mut State, writes: Writes) {
 /// What a cursor has yet to return.
 #[derive(Clone, Debug)]
 pub(crate) struct Range {
-    pub(crate) start: Bound<Bytes>,
-    pub(crate) end: Bound<Bytes>,
+    pub(crate) start: Bound<Key>,
+    pub(crate) end: Bound<Key>,
     pub(crate) direction: Direction,
 }
 
@@ -122,20 +123,20 @@ impl Cursor {
             Direction::Reverse => collect(Merged::reverse(base.rev(), writes.rev()), pairs_max, bytes_max),
         };
         match (step.pairs.last(), self.range.direction) {
-            (Some((last, _)), Direction::Forward) => self.range.start = Bound::Excluded(last.clone()),
-            (Some((last, _)), Direction::Reverse) => self.range.end = Bound::Excluded(last.clone()),
+            (Some((last, _)), Direction::Forward) => self.range.start = Bound::Excluded(Key::new(last)),
+            (Some((last, _)), Direction::Reverse) => self.range.end = Bound::Excluded(Key::new(last)),
             (None, _) => self.at_end = true,
         }
         step
     }
 }
 
-fn as_slice(bound: &Bound<Bytes>) -> Bound<&[u8]> {
-    bound.as_ref().map(|key| &key[..])
+fn as_slice(bound: &Bound<Key>) -> Bound<&[u8]> {
+    bound.as_ref().map(Key::as_slice)
 }
 
 fn collect<'a>(
-    merged: impl Iterator<Item = (&'a Bytes, Option<&'a Bytes>)>,
+    merged: impl Iterator<Item = (&'a Key, Option<&'a Bytes>)>,
     pairs_max: u32,
     bytes_max: u32,
 ) -> Step {
@@ -150,7 +151,7 @@ fn collect<'a>(
             break;
         }
         step.bytes = bytes;
-        step.pairs.push((key.clone(), value.clone()));
+        step.pairs.push((key.to_bytes(), value.clone()));
         if step.pairs.len() == pairs_max {
             break;
         }
@@ -167,8 +168,8 @@ struct Merged<B: Iterator, W: Iterator> {
 
 impl<'a, B, W> Merged<B, W>
 where
-    B: Iterator<Item = (&'a Bytes, &'a Bytes)>,
-    W: Iterator<Item = (&'a Bytes, &'a Option<Bytes>)>,
+    B: Iterator<Item = (&'a Key, &'a Bytes)>,
+    W: Iterator<Item = (&'a Key, &'a Option<Bytes>)>,
 {
     fn forward(base: B, writes: W) -> Self {
         Self { base: base.peekable(), writes: writes.peekable(), direction: Direction::Forward }
@@ -181,10 +182,10 @@ where
 
 impl<'a, B, W> Iterator for Merged<B, W>
 where
-    B: Iterator<Item = (&'a Bytes, &'a Bytes)>,
-    W: Iterator<Item = (&'a Bytes, &'a Option<Bytes>)>,
+    B: Iterator<Item = (&'a Key, &'a Bytes)>,
+    W: Iterator<Item = (&'a Key, &'a Option<Bytes>)>,
 {
-    type Item = (&'a Bytes, Option<&'a Bytes>);
+    type Item = (&'a Key, Option<&'a Bytes>);
 
     fn next(&mut self) -> Option<Self::Item> {
         use std::cmp::Ordering;
@@ -250,30 +251,30 @@ mod tests {
             bytes_max in 0u32..20,
         ) {
             let bytes = |value: u8| Bytes::from(vec![value; value as usize]);
-            let map = base.iter().map(|(key, value)| (Bytes::from(key.clone()), bytes(*value))).collect();
+            let map = base.iter().map(|(key, value)| (Key::new(key), bytes(*value))).collect();
             let mut overlay = Overlay::new(map, Writes::default());
             let mut model: BTreeMap<_, _> =
                 base.into_iter().map(|(key, value)| (key, bytes(value).to_vec())).collect();
             for (key, value) in writes {
                 match value {
                     Some(value) => {
-                        overlay.put(Bytes::from(key.clone()), bytes(value));
+                        overlay.put(Key::new(&key), bytes(value));
                         model.insert(key, bytes(value).to_vec());
                     }
                     None => {
-                        overlay.delete(Bytes::from(key.clone()));
+                        overlay.delete(Key::new(&key));
                         model.remove(&key);
                     }
                 }
             }
             let direction = if reverse { Direction::Reverse } else { Direction::Forward };
             let range = Range {
-                start: Bound::Included(Bytes::from(start.clone())),
-                end: end.clone().map_or(Bound::Unbounded, |end| Bound::Excluded(Bytes::from(end))),
+                start: Bound::Included(Key::new(&start)),
+                end: end.as_deref().map_or(Bound::Unbounded, |end| Bound::Excluded(Key::new(end))),
                 direction,
             };
             let mut cursor = overlay.scan(range);
-            overlay.put(Bytes::from_static(&[1]), Bytes::from_static(b"after the scan"));
+            overlay.put(Key::new(&[1]), Bytes::from_static(b"after the scan"));
             let inside = |key: &Vec<u8>| *key >= start && end.as_ref().is_none_or(|end| key < end);
             let mut expected: Vec<_> = model.into_iter().filter(|(key, _)| inside(key)).collect();
             if reverse {

@@ -6,6 +6,8 @@
 
 mod guest;
 
+use std::time::Duration;
+
 use guest::{CONTRACT, MACHINE, encode, engine, machine};
 use quorate_runtime::{COMPONENT_BYTES_MAX, CheckError, Engine, EngineSettings, RuntimeError, World};
 
@@ -30,7 +32,8 @@ fn a_component_of_the_contract_is_accepted_and_described() {
 
 #[test]
 fn a_mergeable_component_names_its_world() {
-    let merge = r#"(func (export "quorate:machine/mergeable@0.1.0#merge") (param i32 i32 i32 i32 i32 i32) (result i32)
+    let merge = r#"(func (export "quorate:machine/mergeable@0.1.0#merge")
+        (param i32 i32 i32 i32 i32 i32) (result i32)
         unreachable)"#;
     let module = MACHINE.replace("(;MORE-EXPORTS;)", merge);
     let component = engine().compile(&encode(&module, CONTRACT, "mergeable-state-machine")).unwrap();
@@ -135,6 +138,18 @@ fn describe_may_neither_read_nor_run_forever_nor_lie() {
     assert!(matches!(runs, CheckError::Describe { name: "out-of-fuel", .. }), "{runs}");
     let lies = with("(i32.store8 (i32.const 1024) (i32.const 84))");
     assert!(matches!(lies, CheckError::Descriptor { field: "name", .. }), "{lies}");
+}
+
+#[test]
+fn a_compilation_over_its_time_is_given_up_and_no_other_joins_it() {
+    let settings = EngineSettings { compile_limit: Duration::ZERO, ..EngineSettings::default() };
+    let engine = Engine::new(settings).unwrap();
+    let bytes = machine();
+    let limit = Duration::ZERO;
+    assert!(matches!(engine.compile(&bytes), Err(CheckError::TooSlow { limit: found }) if found == limit));
+    // The first one ends at some time; until then a second does not start.
+    let second = engine.compile(&bytes);
+    assert!(matches!(second, Err(CheckError::Busy | CheckError::TooSlow { .. })), "{second:?}");
 }
 
 #[test]

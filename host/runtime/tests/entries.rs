@@ -38,7 +38,7 @@ fn code(outcome: &Outcome) -> u32 {
 
 fn user(state: &State) -> Vec<(String, String)> {
     let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
-    state.range(Space::User, &[], None).map(|(key, value)| (text(key), text(value))).collect()
+    state.range(Space::User, &[], None).map(|(key, value)| (text(&key), text(value))).collect()
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {

@@ -24,8 +24,9 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let space = prop_oneof![3 => Just(Space::User), 1 => Just(Space::Host)];
     let key = prop::collection::vec(0u8..6, 0..4);
+    let put = (space.clone(), key.clone(), any::<u8>());
     let step = prop_oneof![
-        12 => (space.clone(), key.clone(), any::<u8>()).prop_map(|(space, key, value)| Step::Put(space, key, value)),
+        12 => put.prop_map(|(space, key, value)| Step::Put(space, key, value)),
         6 => (space, key).prop_map(|(space, key)| Step::Delete(space, key)),
         1 => Just(Step::Freeze),
     ];
@@ -71,7 +72,8 @@ proptest! {
                             Some(value) => stored.insert(at, value.to_vec()),
                             None => stored.remove(&at),
                         };
-                        prop_assert_ne!(before.as_deref(), value.map(|value| &value[..]), "listed, so changed");
+                        let now = value.map(|value| &value[..]);
+                        prop_assert_ne!(before.as_deref(), now, "listed, so changed");
                     }
                     prop_assert_eq!(&stored, &model);
                     prop_assert_eq!(&digest, &digest_from_scratch(&model));
@@ -117,7 +119,7 @@ proptest! {
             let from = after.as_ref().map(|(space, key)| (*space, &key[..]));
             let piece: Vec<_> = view.pairs_after(from).take(3).collect();
             let Some((space, key, _)) = piece.last() else { break };
-            after = Some((*space, (*key).clone()));
+            after = Some((*space, key.clone()));
             pieces.extend(piece.into_iter().map(|(space, key, _)| (space, key.to_vec())));
         }
         prop_assert_eq!(pieces, model.keys().cloned().collect::<Vec<_>>());
@@ -133,7 +135,7 @@ fn what_was_loaded_counts_as_frozen() {
     state.put(Space::User, Bytes::from_static(b"a"), Bytes::from_static(b"v"));
     state.delete(Space::User, b"b");
     let frozen = state.freeze();
-    let changes: Vec<_> = frozen.changes().map(|(_, key, value)| (key.clone(), value.cloned())).collect();
+    let changes: Vec<_> = frozen.changes().map(|(_, key, value)| (key, value.cloned())).collect();
     assert_eq!(changes, [(Bytes::from_static(b"b"), None)], "a value put back is no change");
     assert_eq!(frozen.pairs_after(None).count(), 1);
 }

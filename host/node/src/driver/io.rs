@@ -270,8 +270,7 @@ impl CheckpointJob {
     pub fn run(mut self, store: &Store) -> Result<CheckpointDone, StoreError> {
         self.frozen.update_digest(&mut self.set_digest);
         let header = CheckpointHeader { mark: self.mark.clone(), set_digest: self.set_digest.clone() };
-        let changes =
-            self.frozen.changes().map(|(space, key, value)| (stored(space), key.clone(), value.cloned()));
+        let changes = self.frozen.changes().map(|(space, key, value)| (stored(space), key, value.cloned()));
         store.checkpoint(self.group, &header.encode(), changes)?;
         let digest = self.set_digest.digest();
         let keys = self.frozen.view().pairs();

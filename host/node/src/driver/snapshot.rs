@@ -252,7 +252,7 @@ impl<W> Driver<W> {
                 last = false;
                 break;
             }
-            pairs.push((space, key.clone(), value.clone()));
+            pairs.push((space, key, value.clone()));
         }
         Ok(Chunk { mark: served.mark.clone(), pairs, last }.encode())
     }
