@@ -21,6 +21,7 @@ mod batch;
 mod breaker;
 mod dispatch;
 pub mod gpu;
+pub mod measure;
 mod memory;
 mod metrics;
 mod queue;

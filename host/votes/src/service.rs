@@ -11,15 +11,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use quorate_crypto::Check;
 use quorate_types::Time;
 
 use crate::backend::{Backend, verify_confirmed};
 use crate::dispatch::{COALESCE_MAX, Dispatch};
 use crate::gpu::LANES;
-use crate::{
-    Answer, Batch, Breaker, Metrics, Overloaded, Request, Ticket, Verdicts, Verifier, VerifierLimits,
-};
+use crate::measure::on_processor;
+use crate::{Answer, Batch, Breaker, Metrics, Overloaded, Request, Ticket, Verifier, VerifierLimits};
 
 /// The most threads of one pool.
 pub const THREADS_MAX: usize = 64;
@@ -249,7 +247,7 @@ impl Shared {
         metrics.fallbacks += 1;
         metrics.breaker_opened += u64::from(has_opened);
         drop(state);
-        let verdicts = verify_split(&batch, self.dispatch.threads);
+        let verdicts = on_processor(batch.checks(), self.dispatch.threads);
         let end = (self.clock)();
         let mut state = self.lock();
         state.verifier.complete(end, batch, &verdicts, end.since(start));
@@ -266,29 +264,17 @@ impl Shared {
     }
 }
 
-/// Verifies a batch that was made for a device on several threads of the processor.
-fn verify_split(batch: &Batch, threads: usize) -> Verdicts {
-    let share = batch.checks().len().div_ceil(threads).max(CPU_BATCH_MAX);
-    let verify = |checks: &[Check]| checks.iter().map(|check| check.verify().is_accepted()).collect();
-    std::thread::scope(|scope| {
-        let parts: Vec<_> =
-            batch.checks().chunks(share).map(|part| scope.spawn(move || verify(part))).collect();
-        let joined =
-            parts.into_iter().map(|part| -> Verdicts { part.join().expect("verifying never panics") });
-        joined.flatten().collect()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::sync::mpsc;
     use std::time::Instant;
 
-    use quorate_crypto::Signature;
+    use quorate_crypto::{Check, Signature};
     use quorate_types::NodeId;
 
     use super::*;
+    use crate::Verdicts;
     use crate::gpu::DeviceError;
     use crate::verifier::tests::{set, signed};
 

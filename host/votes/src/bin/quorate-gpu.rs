@@ -1,14 +1,20 @@
-//! The device path on its own: what `cargo xtask gpu` runs.
+//! The device path on its own: what `cargo xtask gpu` runs, and what measures a card where there is one.
 //!
 //! Relies on the library. Promises status 0 when all went well, 2 for wrong arguments, 3 when there is no
 //! device, 1 for everything else. Knows no node.
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
 
-use quorate_votes::gpu;
+use quorate_types::Time;
+use quorate_votes::gpu::{self, Device, DeviceConfig, DeviceError};
+use quorate_votes::{Clock, measure};
 
 /// There is no device to measure.
 const NO_DEVICE: u8 = 3;
+/// The sizes of batches that are measured.
+const SIZES: [usize; 4] = [100, 1_000, 10_000, 100_000];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -51,7 +57,74 @@ fn digest(files: &[&str]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Verifies all vectors on the card, then measures it beside the processor.
 fn bench() -> ExitCode {
-    eprintln!("no device is present");
-    ExitCode::from(NO_DEVICE)
+    let config =
+        DeviceConfig { launch_timeout: std::time::Duration::from_secs(10), ..DeviceConfig::default() };
+    let device = match Device::open(config) {
+        Ok(device) => device,
+        Err(DeviceError::Missing) => {
+            eprintln!("no device is present");
+            return ExitCode::from(NO_DEVICE);
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match measure_all(&device) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a table to standard error and JSON to standard output.
+fn measure_all(device: &Device) -> Result<(), DeviceError> {
+    let start = Instant::now();
+    let clock: Clock = Arc::new(move || Time::default().after(start.elapsed()));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let check = measure::check_vectors(device)?;
+    eprintln!("{}: {} vectors on both paths, {} mismatches", device.name(), check.vectors, check.mismatches);
+    if check.mismatches > 0 {
+        return Err(DeviceError::Disagrees);
+    }
+    let products = device.multiply_rate()?;
+    let round_trip_us = measure::row(&clock, 1, Some(device), 1)?.tables_us.unwrap_or_default();
+    eprintln!(
+        "{:.1} G products/s of 255 bits, one vote there and back in {round_trip_us:.0} us",
+        products / 1e9
+    );
+    eprintln!(
+        "{:>8} {:>14} {:>14} {:>14} {:>10} {:>10}",
+        "votes", "processor us", "any key us", "tables us", "M/s", "M/s"
+    );
+    let mut rows = Vec::new();
+    for votes in SIZES {
+        let row = measure::row(&clock, threads, Some(device), votes)?;
+        let (any_key, tables) = (row.any_key_us.unwrap_or_default(), row.tables_us.unwrap_or_default());
+        let rate = |us: f64| votes as f64 / us;
+        eprintln!(
+            "{votes:>8} {:>14.0} {any_key:>14.0} {tables:>14.0} {:>10.2} {:>10.2}",
+            row.processor_us,
+            rate(any_key),
+            rate(tables)
+        );
+        rows.push(format!(
+            "{{\"votes\":{votes},\"processor_us\":{:.1},\"any_key_us\":{any_key:.1},\"tables_us\":{tables:.1}}}",
+            row.processor_us
+        ));
+    }
+    println!(
+        "{{\"device\":\"{}\",\"threads\":{threads},\"vectors\":{},\"mismatches\":{},\
+         \"products_per_second\":{products:.0},\
+         \"round_trip_us\":{round_trip_us:.1},\"rows\":[{}]}}",
+        device.name().replace(['"', '\\'], " "),
+        check.vectors,
+        check.mismatches,
+        rows.join(",")
+    );
+    Ok(())
 }

@@ -31,7 +31,8 @@ const TABLE_BYTES: usize = 64 * 8 * 96;
 /// Batches under way at a time: one is copied while the other is computed.
 pub(crate) const LANES: usize = 2;
 /// The kernels that are launched by name.
-pub(crate) const KERNELS: [&str; 3] = ["votes_any_key", "votes_known_key_4", "build_tables_4"];
+pub(crate) const KERNELS: [&str; 4] =
+    ["votes_any_key", "votes_known_key_4", "build_tables_4", "multiply_rate"];
 /// The encoding of the base point (RFC 8032 §5.1).
 const BASE_POINT: Key = {
     let mut bytes = [0x66; 32];
@@ -89,6 +90,9 @@ pub enum DeviceError {
         /// How many fit.
         max: usize,
     },
+    /// The messages of one batch differ in length.
+    #[error("the messages of a batch have one length")]
+    MixedLengths,
     /// The configuration leaves no room for a table or a vote.
     #[error("the device needs room for at least one table of {TABLE_BYTES} bytes and one vote")]
     NoRoom,
@@ -100,6 +104,37 @@ impl From<DriverError> for DeviceError {
     }
 }
 
+/// What a card verifies: any key, any message, any signature.
+pub trait Vote {
+    /// The signer's key, encoded; it need not be registered.
+    fn key(&self) -> Key;
+    /// What is said to be signed.
+    fn message(&self) -> &[u8];
+    /// The signature.
+    fn signature(&self) -> &[u8; 64];
+}
+
+impl Vote for Check {
+    fn key(&self) -> Key {
+        self.key.to_bytes()
+    }
+
+    fn message(&self) -> &[u8] {
+        self.bytes.as_slice()
+    }
+
+    fn signature(&self) -> &[u8; 64] {
+        &self.signature.0
+    }
+}
+
+/// How many votes a batch has, and the bytes of each message, as the kernels take them.
+#[derive(Clone, Copy)]
+struct Shape {
+    count: u32,
+    length: i32,
+}
+
 /// A card that is ready.
 pub struct Device {
     name: String,
@@ -107,6 +142,7 @@ pub struct Device {
     any_key: CudaFunction,
     known_key: CudaFunction,
     build: CudaFunction,
+    multiply: CudaFunction,
     /// The table of the base point.
     base: CudaSlice<u8>,
     tables: Mutex<Tables>,
@@ -134,8 +170,10 @@ struct Lane {
     messages: CudaSlice<u8>,
     places: CudaSlice<u32>,
     verdicts: CudaSlice<u32>,
-    /// The end of a batch that was given up; until it comes, the card may write to the buffers.
+    /// The end of a batch that was given up; until it comes, the card may use buffers and tables.
     given_up: Option<CudaEvent>,
+    /// The tables of that batch.
+    abandoned: Option<Claim>,
 }
 
 impl Device {
@@ -163,15 +201,15 @@ impl Device {
         }
         let context = CudaContext::new(config.ordinal)?;
         let module = load(&context)?;
-        let [any_key, known_key, build] = KERNELS.map(|name| module.load_function(name));
-        let (any_key, known_key, build) = (any_key?, known_key?, build?);
+        let [any_key, known_key, build, multiply] = KERNELS.map(|name| module.load_function(name));
+        let (any_key, known_key, build, multiply) = (any_key?, known_key?, build?, multiply?);
         let first = Lane::new(&context, config.batch_max)?;
         let base = base_table(&first.stream, &build)?;
         let tables = Mutex::new(Tables::new(&first.stream, config.table_bytes_max / TABLE_BYTES)?);
         first.stream.synchronize()?;
         let lanes = [Mutex::new(first), Mutex::new(Lane::new(&context, config.batch_max)?)];
         let name = context.name()?;
-        Ok(Self { name, config, any_key, known_key, build, base, tables, lanes })
+        Ok(Self { name, config, any_key, known_key, build, multiply, base, tables, lanes })
     }
 
     /// The card's name, for people.
@@ -191,18 +229,20 @@ impl Device {
     /// # Errors
     ///
     /// [`DeviceError`]; there are no verdicts then, for no vote.
-    pub fn verify(&self, checks: &[Check]) -> Result<Verdicts, DeviceError> {
-        let mut lane = self.lane(checks.len())?;
-        let claim = self.lock_tables().slots.claim(checks.iter().map(|check| check.key.to_bytes()));
-        let Some(claim) = claim else { return self.run_any_key(&mut lane, checks) };
-        let verdicts = self.run_known_key(&mut lane, checks, &claim);
+    pub fn verify<V: Vote>(&self, votes: &[V]) -> Result<Verdicts, DeviceError> {
+        let Some(shape) = self.shape(votes)? else { return Ok(Vec::new()) };
+        let mut lane = self.lane()?;
+        let claim = self.lock_tables().slots.claim(votes.iter().map(Vote::key));
+        let Some(claim) = claim else { return self.run_any_key(&mut lane, votes, shape) };
+        let verdicts = self.run_known_key(&mut lane, votes, shape, &claim);
         let mut tables = self.lock_tables();
         if verdicts.is_err() {
             tables.slots.forget(&claim);
         }
-        // After a batch that timed out the tables stay claimed: the card may still read them.
         if lane.given_up.is_none() {
             tables.slots.release(&claim);
+        } else {
+            lane.abandoned = Some(claim);
         }
         verdicts
     }
@@ -212,17 +252,53 @@ impl Device {
     /// # Errors
     ///
     /// As [`Device::verify`].
-    pub fn verify_without_tables(&self, checks: &[Check]) -> Result<Verdicts, DeviceError> {
-        let mut lane = self.lane(checks.len())?;
-        self.run_any_key(&mut lane, checks)
+    pub fn verify_without_tables<V: Vote>(&self, votes: &[V]) -> Result<Verdicts, DeviceError> {
+        let Some(shape) = self.shape(votes)? else { return Ok(Vec::new()) };
+        let mut lane = self.lane()?;
+        self.run_any_key(&mut lane, votes, shape)
     }
 
-    /// A lane for a batch of so many votes: a free one, or the first to become free.
-    fn lane(&self, votes: usize) -> Result<MutexGuard<'_, Lane>, DeviceError> {
-        let max = self.config.batch_max;
-        if votes > max {
-            return Err(DeviceError::TooLarge { votes, max });
+    /// Products of two numbers modulo 2^255 - 19 per second, for measurements alone.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Driver`].
+    pub fn multiply_rate(&self) -> Result<f64, DeviceError> {
+        const BLOCKS: u32 = 1_056;
+        const ROUNDS: i32 = 10_000;
+        let lane = self.lane()?;
+        let threads = BLOCKS * BLOCK;
+        let mut numbers = lane.stream.clone_htod(&vec![0x55_u8; threads as usize * 32])?;
+        let (mut took, config) = (Duration::ZERO, grid(threads));
+        // The first run warms the card up.
+        for _ in 0..2 {
+            let mut launch = lane.stream.launch_builder(&self.multiply);
+            launch.arg(&mut numbers).arg(&ROUNDS);
+            let start = Instant::now();
+            // SAFETY: the arguments are those of `multiply_rate`, with a number for each thread.
+            unsafe { launch.launch(config) }?;
+            lane.stream.synchronize()?;
+            took = start.elapsed();
         }
+        Ok(f64::from(threads) * f64::from(ROUNDS) * 2.0 / took.as_secs_f64())
+    }
+
+    /// The shape of a batch that fits the buffers; `None` for an empty one.
+    fn shape<V: Vote>(&self, votes: &[V]) -> Result<Option<Shape>, DeviceError> {
+        let Some(first) = votes.first() else { return Ok(None) };
+        let length = first.message().len();
+        if votes.iter().any(|vote| vote.message().len() != length) {
+            return Err(DeviceError::MixedLengths);
+        }
+        let max = self.config.batch_max;
+        if votes.len() > max || votes.len() * length > max * SigningBytes::BYTES {
+            return Err(DeviceError::TooLarge { votes: votes.len(), max });
+        }
+        Ok(Some(Shape { count: votes.len() as u32, length: length as i32 }))
+    }
+
+    /// A free lane, or the first when it becomes free.
+    fn lane(&self) -> Result<MutexGuard<'_, Lane>, DeviceError> {
         let free = self.lanes.iter().find_map(|lane| lane.try_lock().ok());
         let mut lane = free.unwrap_or_else(|| self.lanes[0].lock().unwrap_or_else(PoisonError::into_inner));
         if let Some(end) = &lane.given_up {
@@ -230,6 +306,9 @@ impl Device {
                 return Err(DeviceError::TimedOut);
             }
             lane.given_up = None;
+            if let Some(claim) = lane.abandoned.take() {
+                self.lock_tables().slots.release(&claim);
+            }
         }
         Ok(lane)
     }
@@ -238,47 +317,49 @@ impl Device {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run_any_key(&self, lane: &mut Lane, checks: &[Check]) -> Result<Verdicts, DeviceError> {
-        let Some(count) = vote_count(checks) else { return Ok(Vec::new()) };
-        lane.upload(checks)?;
-        let keys = lane.host_keys.as_mut_slice()?;
-        fill(keys, checks, |check| check.key.to_bytes());
-        lane.stream.memcpy_htod(&keys[..checks.len() * 32], &mut lane.keys)?;
-        let bytes = SigningBytes::BYTES as i32;
-        let mut launch = lane.stream.launch_builder(&self.any_key);
-        launch.arg(&lane.signatures).arg(&lane.keys).arg(&lane.messages).arg(&bytes);
-        launch.arg(&self.base).arg(&mut lane.verdicts).arg(&count);
-        // SAFETY: the arguments are those of `votes_any_key`; every buffer holds `count` votes or more.
-        unsafe { launch.launch(grid(count)) }?;
-        lane.download(checks.len(), self.config.launch_timeout)
-    }
-
-    fn run_known_key(
+    fn run_any_key<V: Vote>(
         &self,
         lane: &mut Lane,
-        checks: &[Check],
+        votes: &[V],
+        shape: Shape,
+    ) -> Result<Verdicts, DeviceError> {
+        lane.upload(votes)?;
+        let keys = &mut lane.host_keys.as_mut_slice()?[..votes.len() * 32];
+        for (place, vote) in keys.chunks_exact_mut(32).zip(votes) {
+            place.copy_from_slice(&vote.key());
+        }
+        lane.stream.memcpy_htod(&*keys, &mut lane.keys)?;
+        let mut launch = lane.stream.launch_builder(&self.any_key);
+        launch.arg(&lane.signatures).arg(&lane.keys).arg(&lane.messages).arg(&shape.length);
+        launch.arg(&self.base).arg(&mut lane.verdicts).arg(&shape.count);
+        // SAFETY: the arguments are those of `votes_any_key`; every buffer holds `count` votes or more.
+        unsafe { launch.launch(grid(shape.count)) }?;
+        lane.download(votes.len(), self.config.launch_timeout)
+    }
+
+    fn run_known_key<V: Vote>(
+        &self,
+        lane: &mut Lane,
+        votes: &[V],
+        shape: Shape,
         claim: &Claim,
     ) -> Result<Verdicts, DeviceError> {
-        let Some(count) = vote_count(checks) else { return Ok(Vec::new()) };
-        lane.upload(checks)?;
-        let places = lane.host_places.as_mut_slice()?;
-        for (place, check) in places.iter_mut().zip(checks) {
-            *place = *claim.places.get(&check.key.to_bytes()).expect("the claim is of these checks");
-        }
-        lane.stream.memcpy_htod(&places[..checks.len()], &mut lane.places)?;
+        lane.upload(votes)?;
+        let places = &mut lane.host_places.as_mut_slice()?[..votes.len()];
+        places.copy_from_slice(&claim.places);
+        lane.stream.memcpy_htod(&*places, &mut lane.places)?;
         let mut tables = self.lock_tables();
         for (key, place) in &claim.new {
             tables.build(&lane.stream, &self.build, key, *place)?;
         }
-        let bytes = SigningBytes::BYTES as i32;
         let mut launch = lane.stream.launch_builder(&self.known_key);
         launch.arg(&lane.signatures).arg(&lane.places).arg(&tables.keys).arg(&tables.usable);
-        launch.arg(&lane.messages).arg(&bytes).arg(&tables.entries).arg(&self.base);
-        launch.arg(&mut lane.verdicts).arg(&count);
+        launch.arg(&lane.messages).arg(&shape.length).arg(&tables.entries).arg(&self.base);
+        launch.arg(&mut lane.verdicts).arg(&shape.count);
         // SAFETY: the arguments are those of `votes_known_key_4`; every place names a table that was built.
-        unsafe { launch.launch(grid(count)) }?;
+        unsafe { launch.launch(grid(shape.count)) }?;
         drop(tables);
-        lane.download(checks.len(), self.config.launch_timeout)
+        lane.download(votes.len(), self.config.launch_timeout)
     }
 }
 
@@ -336,19 +417,28 @@ impl Lane {
             places: stream.alloc_zeros(votes)?,
             verdicts: stream.alloc_zeros(votes.div_ceil(32))?,
             given_up: None,
+            abandoned: None,
             stream,
         })
     }
 
-    fn upload(&mut self, checks: &[Check]) -> Result<(), DeviceError> {
+    /// Copies signatures and messages, all of one length, to the card.
+    fn upload<V: Vote>(&mut self, votes: &[V]) -> Result<(), DeviceError> {
         // A batch that failed half-way may have copies under way from this very memory.
         self.stream.synchronize()?;
-        let signatures = self.host_signatures.as_mut_slice()?;
-        fill(signatures, checks, |check| check.signature.0);
-        self.stream.memcpy_htod(&signatures[..checks.len() * 64], &mut self.signatures)?;
-        let messages = self.host_messages.as_mut_slice()?;
-        fill(messages, checks, |check| *check.bytes.as_array());
-        self.stream.memcpy_htod(&messages[..checks.len() * SigningBytes::BYTES], &mut self.messages)?;
+        let signatures = &mut self.host_signatures.as_mut_slice()?[..votes.len() * 64];
+        for (place, vote) in signatures.chunks_exact_mut(64).zip(votes) {
+            place.copy_from_slice(vote.signature());
+        }
+        self.stream.memcpy_htod(&*signatures, &mut self.signatures)?;
+        let length = votes.first().map_or(0, |vote| vote.message().len());
+        if length > 0 {
+            let messages = &mut self.host_messages.as_mut_slice()?[..votes.len() * length];
+            for (place, vote) in messages.chunks_exact_mut(length).zip(votes) {
+                place.copy_from_slice(vote.message());
+            }
+            self.stream.memcpy_htod(&*messages, &mut self.messages)?;
+        }
         Ok(())
     }
 
@@ -372,18 +462,6 @@ impl Lane {
 impl std::fmt::Debug for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Device({})", self.name)
-    }
-}
-
-/// How many votes there are, as the kernels count; `None` for none.
-fn vote_count(checks: &[Check]) -> Option<u32> {
-    u32::try_from(checks.len()).ok().filter(|count| *count > 0)
-}
-
-/// Packs one array of each check.
-fn fill<const N: usize>(out: &mut [u8], checks: &[Check], of: impl Fn(&Check) -> [u8; N]) {
-    for (place, check) in out.chunks_exact_mut(N).zip(checks) {
-        place.copy_from_slice(&of(check));
     }
 }
 

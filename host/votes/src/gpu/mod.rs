@@ -9,5 +9,5 @@ mod slots;
 mod source;
 
 pub(crate) use device::LANES;
-pub use device::{Device, DeviceConfig, DeviceError};
+pub use device::{Device, DeviceConfig, DeviceError, Vote};
 pub use source::{Binary, built, compile_ptx, flattened_source};
