@@ -35,7 +35,7 @@ enum Task {
         /// Build without optimisation: faster to build, slower to run.
         #[arg(long)]
         dev: bool,
-        /// Arguments of `quorate demo`, such as `--output json` or `--keep`.
+        /// Arguments of `quorate demo`, such as `--output json`, `--keep` or `--scenario workflow`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -43,7 +43,7 @@ enum Task {
     Test,
     /// Checks the source against the house rules: arrows between crates, lengths, stray markers.
     Tidy,
-    /// Builds the example components into `<target>/components`.
+    /// Builds the components into `<target>/components`: the examples and the products.
     Plugins {
         /// Use the unoptimised `quorate` binary to build them.
         #[arg(long)]
@@ -99,7 +99,7 @@ fn run(task: Task) -> Result<()> {
         Task::Plugins { dev } => {
             let profile = Profile::dev_if(dev);
             workspace.build_product(profile)?;
-            wasm::build_components(&workspace, profile, wasm::EXAMPLES)
+            wasm::build_components(&workspace, profile, wasm::COMPONENTS)
         }
         Task::Sim { arguments } => sim(&workspace, &arguments),
         Task::Gpu { task } => match task {
@@ -111,15 +111,23 @@ fn run(task: Task) -> Result<()> {
     }
 }
 
-/// Builds the binary and the ledger component, and hands over to `quorate demo`.
+/// Builds the binary and the scenario's component, and hands over to `quorate demo`.
 fn demo(workspace: &Workspace, profile: Profile, arguments: &[String]) -> Result<()> {
+    let given = arguments.join(" ").replace('=', " ");
+    let is_workflow = given.contains("--scenario workflow");
+    let component = if is_workflow { "workflow" } else { "ledger" };
     workspace.build_product(profile)?;
-    wasm::build_components(workspace, profile, &["ledger"])?;
+    wasm::build_components(workspace, profile, &[component])?;
     workspace.step("demo", || {
         let mut command = workspace.product(profile);
-        command.arg("demo");
-        command.arg("--component").arg(workspace.component("ledger"));
-        command.arg("--commands").arg(workspace.root.join("sdk/examples/ledger/commands.jsonl"));
+        command.arg("demo").arg("--component").arg(workspace.component(component));
+        let file = |name: &str| workspace.root.join(name);
+        if is_workflow {
+            command.arg("--definition").arg(file("plugins/workflow/examples/orders/order-fulfilment.yaml"));
+            command.arg("--commands").arg(file("plugins/workflow/examples/orders/orders.jsonl"));
+        } else {
+            command.arg("--commands").arg(file("sdk/examples/ledger/commands.jsonl"));
+        }
         steps::run(command.args(arguments))
     })
 }

@@ -21,7 +21,7 @@ pub fn test(workspace: &Workspace) -> Result<()> {
     workspace.step("build binaries and tests", || {
         run(workspace.cargo("build").args(["--workspace", "--bins", "--lib", "--tests"]))
     })?;
-    wasm::build_components(workspace, Profile::Dev, wasm::EXAMPLES)?;
+    wasm::build_components(workspace, Profile::Dev, wasm::COMPONENTS)?;
     workspace.step("tests", || run_tests(workspace))?;
     workspace.step("tests in documents", || run(workspace.cargo("test").args(["--workspace", "--doc"])))?;
     workspace.step("documents", || {

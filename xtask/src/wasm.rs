@@ -12,8 +12,10 @@ use crate::steps::{self, Profile, Workspace};
 /// The target of components.
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// The examples that are built into components.
-pub const EXAMPLES: &[&str] = &["kv", "ledger"];
+/// The crates that are built into components, by name.
+pub const COMPONENTS: &[&str] = &["kv", "ledger", "workflow"];
+/// The folders that hold them.
+const FOLDERS: &[&str] = &["sdk/examples", "plugins"];
 
 /// Makes sure that the compiler can produce WebAssembly.
 pub fn ensure_target(workspace: &Workspace) -> Result<()> {
@@ -35,14 +37,18 @@ pub fn ensure_target(workspace: &Workspace) -> Result<()> {
     })
 }
 
-/// Builds these examples into `<target>/components`. The `quorate` binary must have been built.
-pub fn build_components(workspace: &Workspace, profile: Profile, examples: &[&str]) -> Result<()> {
+/// Builds these components into `<target>/components`. The `quorate` binary must have been built.
+pub fn build_components(workspace: &Workspace, profile: Profile, components: &[&str]) -> Result<()> {
     ensure_target(workspace)?;
-    for example in examples {
-        workspace.step(&format!("build component {example}"), || {
+    for name in components {
+        let folders = FOLDERS.iter().map(|folder| workspace.root.join(folder).join(name));
+        let Some(folder) = folders.into_iter().find(|folder| folder.is_dir()) else {
+            bail!("there is no component {name} in {}", FOLDERS.join(" or "));
+        };
+        workspace.step(&format!("build component {name}"), || {
             let mut command = workspace.product(profile);
-            command.args(["component", "build"]).arg(workspace.root.join("sdk/examples").join(example));
-            steps::run(command.arg("--out").arg(workspace.component(example)).args(["--output", "table"]))
+            command.args(["component", "build"]).arg(&folder);
+            steps::run(command.arg("--out").arg(workspace.component(name)).args(["--output", "table"]))
         })?;
     }
     Ok(())

@@ -449,12 +449,18 @@ pub struct BenchArguments {
 /// `quorate demo`.
 #[derive(Clone, Debug, Args)]
 pub struct DemoArguments {
-    /// The ledger component.
+    /// What is shown.
+    #[arg(long, value_enum, default_value_t = Scenario::Ledger)]
+    pub scenario: Scenario,
+    /// The component: the ledger, or the workflow component.
     #[arg(long, value_name = "FILE")]
     pub component: PathBuf,
-    /// The commands, one JSON object per line.
+    /// The ledger's commands or the orders, one JSON object per line.
     #[arg(long, value_name = "FILE")]
     pub commands: PathBuf,
+    /// The definition that the orders are cases of.
+    #[arg(long, value_name = "FILE", required_if_eq("scenario", "workflow"))]
+    pub definition: Option<PathBuf>,
     /// Clients that submit at the same time, each with a session of its own.
     #[arg(long, default_value = "32", value_parser = clap::value_parser!(u64).range(1..=1_024))]
     pub sessions: u64,
@@ -464,6 +470,15 @@ pub struct DemoArguments {
     /// Where to keep it [default: a new directory in the system's temporary one]
     #[arg(long, value_name = "DIRECTORY")]
     pub work: Option<PathBuf>,
+}
+
+/// What the demonstration shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Accounts and transfers, through the loss of the leader and then of every node.
+    Ledger,
+    /// Orders as durable cases with outside workers, through the loss of the leader.
+    Workflow,
 }
 
 fn parse_role(text: &str) -> Result<Role, String> {

@@ -2,7 +2,8 @@
 //!
 //! Relies on node processes of this machine and on the ledger's audit, which needs no order. Promises exit
 //! status 0 only if every command was acknowledged, none was lost or applied twice, money was conserved and
-//! all replicas agree. Knows nothing of how the cluster does it.
+//! all replicas agree; or, with orders, if each of them came to the end that it must. Knows nothing of how
+//! the cluster does it.
 //!
 //! ```text
 //! commands   0 ........ 1/3 ................ 2/3 ........ end      audit, digests
@@ -11,6 +12,8 @@
 //!               restart it             restart them
 //! ```
 
+mod orders;
+mod shop;
 mod submission;
 mod summary;
 mod workload;
@@ -22,13 +25,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use quorate_client::{Client, Consistency, Group, SessionOptions};
 use quorate_ledger::Account;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::arguments::DemoArguments;
+use crate::arguments::{DemoArguments, Scenario};
 use crate::cluster::{ClusterPlan, ProcessCluster, WorkDirectory};
 use crate::output::Output;
 use crate::setup;
 use crate::signals::{self, StandardInput};
+use orders::Orders;
 use submission::Submission;
 use summary::{Replica, Summary};
 use workload::Workload;
@@ -42,45 +46,64 @@ const AGREEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The pause between two looks at the replicas.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
+/// What a scenario came to.
+struct Finding {
+    /// For programs.
+    json: Value,
+    /// For people, given where the cluster can be started again.
+    text: Box<dyn FnOnce(Option<&Path>) -> String>,
+    /// Whether all that it promises is so.
+    held: bool,
+}
+
+/// What a scenario works on, read before anything is started.
+enum Work {
+    Ledger(Workload),
+    Orders(Orders),
+}
+
 /// Runs the demonstration.
 ///
 /// # Errors
 ///
 /// Something did not hold, or the cluster could not be run; its directory with the logs is kept then.
 pub async fn run(arguments: DemoArguments, output: Output) -> Result<()> {
-    let workload = Workload::read(&arguments.commands)?;
+    let work = match (arguments.scenario, &arguments.definition) {
+        (Scenario::Workflow, Some(definition)) => {
+            Work::Orders(Orders::read(&arguments.commands, definition)?)
+        }
+        _ => Work::Ledger(Workload::read(&arguments.commands)?),
+    };
     let mut directory = WorkDirectory::new(arguments.work.as_deref(), "demo")?;
     if arguments.keep {
         directory.keep();
     }
     let shown = tokio::select! {
-        shown = show(&arguments, workload, directory.path(), output) => shown,
+        shown = show(&arguments, work, directory.path(), output) => shown,
         stopped = signals::stop(StandardInput::Ignored) => stopped.and_then(|()| bail!("interrupted")),
     };
     if shown.is_err() {
         directory.keep();
         output.hint(&format!("the cluster's logs and data are kept in {}", directory.path().display()));
     }
-    let summary = shown?;
-    output.show(&summary.to_json(), || summary.to_text(arguments.keep.then(|| directory.path())))?;
-    if !summary.held() {
+    let finding = shown?;
+    output.show(&finding.json, || (finding.text)(arguments.keep.then(|| directory.path())))?;
+    if !finding.held {
         directory.keep();
         bail!("not all of it held; logs and data are kept in {}", directory.path().display());
     }
     Ok(())
 }
 
-async fn show(
-    arguments: &DemoArguments,
-    workload: Workload,
-    directory: &Path,
-    output: Output,
-) -> Result<Summary> {
+async fn show(arguments: &DemoArguments, work: Work, directory: &Path, output: Output) -> Result<Finding> {
     output.hint(&format!("starting {NODES} nodes in {}", directory.display()));
     let plan = ClusterPlan::create(directory, NODES)?;
     let binary = std::env::current_exe().context("this program does not know its own file")?;
     let mut cluster = ProcessCluster::start(plan, binary).await?;
-    let played = play(arguments, workload, &mut cluster, output).await;
+    let played = match work {
+        Work::Ledger(workload) => play(arguments, workload, &mut cluster, output).await,
+        Work::Orders(orders) => orders::play(arguments, orders, &mut cluster, output).await,
+    };
     if played.is_err() {
         output.hint(&cluster.logs());
     }
@@ -92,11 +115,8 @@ async fn play(
     workload: Workload,
     cluster: &mut ProcessCluster,
     output: Output,
-) -> Result<Summary> {
-    let mut config = cluster.plan().context.client_config()?;
-    config.deadline = COMMAND_DEADLINE;
-    config.connections = 4;
-    let client = Client::connect(config).await?;
+) -> Result<Finding> {
+    let client = connect(cluster).await?;
     setup::prepare(&client, GROUP, &arguments.component).await?;
     output.hint("the ledger component runs in group `ledger` on every node");
     let group = client.group(GROUP).await?;
@@ -114,8 +134,8 @@ async fn play(
         output.hint(&format!("not every command has an answer: {fault}"));
     }
     let report = submitted.audit().compare(&accounts(&group).await?);
-    let replicas = agreement(&client, cluster).await?;
-    Ok(Summary {
+    let replicas = agreement(&client, cluster, GROUP).await?;
+    let summary = Summary {
         commands: total,
         report,
         failover,
@@ -123,7 +143,16 @@ async fn play(
         elapsed: submitted.elapsed(),
         refused: submitted.refused(),
         replicas,
-    })
+    };
+    let (json, held) = (summary.to_json(), summary.held());
+    Ok(Finding { json, held, text: Box::new(move |kept| summary.to_text(kept)) })
+}
+
+async fn connect(cluster: &ProcessCluster) -> Result<Client> {
+    let mut config = cluster.plan().context.client_config()?;
+    config.deadline = COMMAND_DEADLINE;
+    config.connections = 4;
+    Ok(Client::connect(config).await?)
 }
 
 fn session_options() -> SessionOptions {
@@ -181,13 +210,13 @@ async fn accounts(group: &Group) -> Result<BTreeMap<String, Account>> {
 }
 
 /// Waits until all replicas have applied the same index, and asks each for its digest there.
-async fn agreement(client: &Client, cluster: &ProcessCluster) -> Result<Vec<Replica>> {
+async fn agreement(client: &Client, cluster: &ProcessCluster, group: &str) -> Result<Vec<Replica>> {
     let give_up = Instant::now() + AGREEMENT_TIMEOUT;
     loop {
         let mut replicas = Vec::new();
         for node in &cluster.plan().nodes {
             let admin = client.admin_at(&node.api.to_string())?;
-            let reply = admin.state_digest(GROUP, 0).await;
+            let reply = admin.state_digest(group, 0).await;
             let reply =
                 reply.with_context(|| format!("node {} does not tell its state's digest", node.id))?;
             let digest = setup::hex(&reply.digest);

@@ -274,7 +274,7 @@ fn draw(count: usize, total: usize) {
     eprint!("\r[{}{}] {count}/{total}", "#".repeat(filled), " ".repeat(BAR_WIDTH - filled));
 }
 
-fn longest_silence(times: &[Instant], moment: Instant) -> Duration {
+pub(super) fn longest_silence(times: &[Instant], moment: Instant) -> Duration {
     let first = times.partition_point(|time| *time < moment).saturating_sub(1);
     let gaps = times[first..].windows(2).map(|pair| pair[1].duration_since(pair[0]));
     gaps.max().unwrap_or_default()

@@ -22,6 +22,33 @@ pub struct Replica {
     pub state_digest: String,
 }
 
+/// Whether there are several replicas, all at the same index with the same state.
+pub fn agree(replicas: &[Replica]) -> bool {
+    let same = |pair: &[Replica]| {
+        pair[0].applied_index == pair[1].applied_index && pair[0].state_digest == pair[1].state_digest
+    };
+    replicas.len() > 1 && replicas.windows(2).all(same)
+}
+
+/// Replicas for programs.
+pub fn replicas_json(replicas: &[Replica]) -> Vec<Value> {
+    let of = |replica: &Replica| {
+        json!({
+            "node": replica.node, "applied_index": replica.applied_index,
+            "state_digest": replica.state_digest,
+        })
+    };
+    replicas.iter().map(of).collect()
+}
+
+/// Replicas for people.
+pub fn replicas_table(replicas: &[Replica]) -> String {
+    let rows = replicas.iter().map(|replica| {
+        [replica.node.to_string(), replica.applied_index.to_string(), replica.state_digest.clone()]
+    });
+    table(&["node", "applied index", "state digest"], rows)
+}
+
 /// All that was found.
 #[derive(Clone, Debug)]
 pub struct Summary {
@@ -45,10 +72,7 @@ impl Summary {
     /// Whether all replicas are at the same index with the same state.
     #[must_use]
     pub fn agrees(&self) -> bool {
-        let same = |pair: &[Replica]| {
-            pair[0].applied_index == pair[1].applied_index && pair[0].state_digest == pair[1].state_digest
-        };
-        self.replicas.len() > 1 && self.replicas.windows(2).all(same)
+        agree(&self.replicas)
     }
 
     /// Whether all that the demonstration promises is so.
@@ -64,12 +88,6 @@ impl Summary {
     /// For programs.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let replica = |replica: &Replica| {
-            json!({
-                "node": replica.node, "applied_index": replica.applied_index,
-                "state_digest": replica.state_digest,
-            })
-        };
         json!({
             "acknowledged": self.report.acknowledged,
             "lost": self.report.lost,
@@ -78,7 +96,7 @@ impl Summary {
             "failover_ms": millis(self.failover),
             "recovery_ms": millis(self.recovery),
             "commands_per_second": self.commands_per_second().round(),
-            "replicas": self.replicas.iter().map(replica).collect::<Vec<_>>(),
+            "replicas": replicas_json(&self.replicas),
             "refused": self.refused,
             "agreed": self.agrees(),
         })
@@ -110,10 +128,7 @@ impl Summary {
             ("commands/s", format!("{:.0}, both outages included", self.commands_per_second())),
             ("replicas agree", yes(self.agrees()).to_owned()),
         ]);
-        let rows = self.replicas.iter().map(|replica| {
-            [replica.node.to_string(), replica.applied_index.to_string(), replica.state_digest.clone()]
-        });
-        let replicas = table(&["node", "applied index", "state digest"], rows);
+        let replicas = replicas_table(&self.replicas);
         let problems: String = report.problems.iter().map(|problem| format!("\n  {problem}")).collect();
         let again = match kept {
             Some(directory) => format!(
@@ -131,11 +146,11 @@ impl Summary {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn yes(holds: bool) -> &'static str {
+pub(super) fn yes(holds: bool) -> &'static str {
     if holds { "yes" } else { "NO" }
 }
 
