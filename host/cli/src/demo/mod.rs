@@ -46,12 +46,15 @@ const AGREEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The pause between two looks at the replicas.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
+/// A text, given where the cluster can be started again.
+type Text = Box<dyn FnOnce(Option<&Path>) -> String>;
+
 /// What a scenario came to.
 struct Finding {
     /// For programs.
     json: Value,
-    /// For people, given where the cluster can be started again.
-    text: Box<dyn FnOnce(Option<&Path>) -> String>,
+    /// For people.
+    text: Text,
     /// Whether all that it promises is so.
     held: bool,
 }

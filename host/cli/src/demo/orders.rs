@@ -42,7 +42,7 @@ const ORDERS_TIMEOUT: Duration = Duration::from_secs(90);
 /// The pause between two looks at the cases.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 /// Cases of one page.
-const PAGE: u32 = 200;
+const PAGE: u32 = 25;
 
 /// The orders and the definition that they are cases of.
 pub struct Orders {
