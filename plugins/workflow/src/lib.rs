@@ -18,6 +18,8 @@ pub mod jq;
 mod lifecycle;
 mod limits;
 mod message;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod orders;
 mod problem;
 mod queries;
 mod store;

@@ -41,7 +41,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             expression_fuel: 20_000,
-            expression_depth: 200,
+            expression_depth: 300,
             document_bytes: 128 << 10,
             case_bytes: 512 << 10,
             history_events: 10_000,

@@ -38,29 +38,29 @@ pub(super) fn document(name: &str) -> String {
     format!("document:\n  dsl: '1.0.0'\n  namespace: test\n  name: {name}\n  version: '0.1.0'\n")
 }
 
-pub(super) fn json(text: &str) -> Value {
+pub(crate) fn json(text: &str) -> Value {
     Value::from_json(text).unwrap_or_else(|problem| panic!("{text}: {problem}"))
 }
 
 /// A group.
-pub(super) struct Group {
-    pub(super) host: TestHost<Workflow>,
+pub(crate) struct Group {
+    pub(crate) host: TestHost<Workflow>,
 }
 
 impl Group {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { host: TestHost::new() }
     }
 
-    pub(super) fn with(limits: Limits) -> Self {
+    pub(crate) fn with(limits: Limits) -> Self {
         Self { host: TestHost::with_parameters(&limits).unwrap() }
     }
 
-    pub(super) fn define(&mut self, text: &str) -> Result<Reference, Rejection> {
+    pub(crate) fn define(&mut self, text: &str) -> Result<Reference, Rejection> {
         self.host.apply(Command::Define { text: text.to_owned() })?.read()
     }
 
-    pub(super) fn start(&mut self, of: &Reference, input: &str) -> Result<u64, Rejection> {
+    pub(crate) fn start(&mut self, of: &Reference, input: &str) -> Result<u64, Rejection> {
         let command = Command::Start {
             namespace: of.namespace.clone(),
             name: of.name.clone(),
@@ -72,7 +72,7 @@ impl Group {
     }
 
     /// Defines, starts and lets timers that are due fire.
-    pub(super) fn run(&mut self, text: &str, input: &str) -> u64 {
+    pub(crate) fn run(&mut self, text: &str, input: &str) -> u64 {
         let reference = self.define(text).unwrap_or_else(|refused| panic!("{refused}\n{text}"));
         let case = self.start(&reference, input).unwrap();
         self.pass(0);
@@ -80,12 +80,12 @@ impl Group {
     }
 
     /// As [`Group::run`], with a document part of this name added.
-    pub(super) fn run_short(&mut self, name: &str, text: &str, input: &str) -> u64 {
+    pub(crate) fn run_short(&mut self, name: &str, text: &str, input: &str) -> u64 {
         self.run(&(document(name) + text), input)
     }
 
     /// Lets time pass, and everything that follows of it happen.
-    pub(super) fn pass(&mut self, millis: u64) {
+    pub(crate) fn pass(&mut self, millis: u64) {
         for fired in self.host.advance(Duration::from_millis(millis)) {
             fired.unwrap();
         }
@@ -97,7 +97,7 @@ impl Group {
         }
     }
 
-    pub(super) fn claim(&mut self, function: &str) -> Option<Claimed> {
+    pub(crate) fn claim(&mut self, function: &str) -> Option<Claimed> {
         let command = Command::Claim {
             functions: vec![function.to_owned()],
             worker: "tester".into(),
@@ -107,11 +107,11 @@ impl Group {
         self.host.apply(command).unwrap().read::<Vec<Claimed>>().unwrap().pop()
     }
 
-    pub(super) fn claim_one(&mut self, function: &str) -> Claimed {
+    pub(crate) fn claim_one(&mut self, function: &str) -> Claimed {
         self.claim(function).unwrap_or_else(|| panic!("no work for `{function}`"))
     }
 
-    pub(super) fn answer(&mut self, function: &str, output: &str) -> Claimed {
+    pub(crate) fn answer(&mut self, function: &str, output: &str) -> Claimed {
         let claimed = self.claim_one(function);
         let output = Some(json(output));
         let command = Command::Complete { item: claimed.item, token: claimed.token, output };
@@ -120,7 +120,7 @@ impl Group {
         claimed
     }
 
-    pub(super) fn fail(&mut self, function: &str, error: &str) {
+    pub(crate) fn fail(&mut self, function: &str, error: &str) {
         let claimed = self.claim_one(function);
         let error = Some(json(error));
         let command = Command::Fail { item: claimed.item, token: claimed.token, error };
@@ -128,23 +128,23 @@ impl Group {
         self.pass(0);
     }
 
-    pub(super) fn publish(&mut self, event: &str) {
+    pub(crate) fn publish(&mut self, event: &str) {
         self.host.apply(Command::Publish { event: json(event) }).unwrap();
         self.pass(0);
     }
 
-    pub(super) fn case(&self, case: u64) -> CaseView {
+    pub(crate) fn case(&self, case: u64) -> CaseView {
         self.host.query(Query::Case { case }).unwrap()
     }
 
-    pub(super) fn output(&self, case: u64) -> Value {
+    pub(crate) fn output(&self, case: u64) -> Value {
         let view = self.case(case);
         assert_eq!(view.status, "completed", "{view:?}");
         view.output.unwrap()
     }
 
     /// The error of a case that faulted: the last part of its type, and its detail.
-    pub(super) fn error(&self, case: u64) -> (String, String) {
+    pub(crate) fn error(&self, case: u64) -> (String, String) {
         let view = self.case(case);
         assert_eq!(view.status, "faulted", "{view:?}");
         let error = view.error.unwrap();
@@ -152,7 +152,7 @@ impl Group {
         (text("type").rsplit('/').next().unwrap().to_owned(), text("detail"))
     }
 
-    pub(super) fn history(&self, case: u64) -> Vec<HistoryLine> {
+    pub(crate) fn history(&self, case: u64) -> Vec<HistoryLine> {
         self.host.query(Query::History { case, after: None, limit: None }).unwrap()
     }
 }

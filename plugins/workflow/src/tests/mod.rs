@@ -11,3 +11,5 @@ mod coverage;
 mod examples;
 mod harness;
 mod items;
+
+pub(crate) use harness::{Group, json};
