@@ -6,7 +6,7 @@
 use quorate_crypto::Check;
 
 use crate::Verdicts;
-use crate::gpu::{Device, DeviceError};
+use crate::gpu::{Device, DeviceError, LANES};
 
 /// Rejections of one batch that the processor confirms; each counts against a peer. A flood of bad
 /// signatures must not move the whole load back to the processor.
@@ -23,6 +23,9 @@ pub trait Backend: Send + Sync {
 
     /// The most signatures of one batch.
     fn batch_max(&self) -> usize;
+
+    /// How many batches may be under way at a time.
+    fn lanes(&self) -> usize;
 }
 
 impl Backend for Device {
@@ -32,6 +35,10 @@ impl Backend for Device {
 
     fn batch_max(&self) -> usize {
         Device::batch_max(self)
+    }
+
+    fn lanes(&self) -> usize {
+        LANES
     }
 }
 

@@ -15,7 +15,6 @@ use quorate_types::Time;
 
 use crate::backend::{Backend, verify_confirmed};
 use crate::dispatch::{COALESCE_MAX, Dispatch};
-use crate::gpu::LANES;
 use crate::measure::on_processor;
 use crate::{Answer, Batch, Breaker, Metrics, Overloaded, Request, Ticket, Verifier, VerifierLimits};
 
@@ -200,7 +199,7 @@ impl Shared {
         }
         let waiting = state.verifier.waiting();
         if let Some(device) = &self.device
-            && state.on_device < LANES
+            && state.on_device < device.lanes()
         {
             let now = (self.clock)();
             if self.dispatch.prefers_device(waiting) && state.breaker.may_try(now) {
@@ -343,6 +342,10 @@ mod tests {
 
         fn batch_max(&self) -> usize {
             1_024
+        }
+
+        fn lanes(&self) -> usize {
+            2
         }
     }
 

@@ -57,23 +57,22 @@ fn digest(files: &[&str]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Verifies all vectors on the card, then measures it beside the processor.
+/// Verifies all vectors on the card, then measures it beside the processor; without a card the processor
+/// alone.
 fn bench() -> ExitCode {
     let config =
         DeviceConfig { launch_timeout: std::time::Duration::from_secs(10), ..DeviceConfig::default() };
-    let device = match Device::open(config) {
-        Ok(device) => device,
+    let measured = match Device::open(config) {
+        Ok(device) => measure_all(Some(&device)),
+        Err(DeviceError::Missing) => measure_all(None).and(Err(DeviceError::Missing)),
+        Err(error) => Err(error),
+    };
+    match measured {
+        Ok(()) => ExitCode::SUCCESS,
         Err(DeviceError::Missing) => {
             eprintln!("no device is present");
-            return ExitCode::from(NO_DEVICE);
+            ExitCode::from(NO_DEVICE)
         }
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match measure_all(&device) {
-        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
@@ -81,50 +80,56 @@ fn bench() -> ExitCode {
     }
 }
 
-/// Prints a table to standard error and JSON to standard output.
-fn measure_all(device: &Device) -> Result<(), DeviceError> {
+/// Prints a table to standard error and JSON to standard output; what needs a card is `-` or null without one.
+fn measure_all(device: Option<&Device>) -> Result<(), DeviceError> {
     let start = Instant::now();
     let clock: Clock = Arc::new(move || Time::default().after(start.elapsed()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let card = device.map(|device| measure_card(&clock, device)).transpose()?;
+    eprintln!("{threads} threads of the processor; microseconds of one batch, median");
+    eprintln!("{:>8} {:>12} {:>12} {:>12} {:>14}", "votes", "processor", "any key", "tables", "tables, M/s");
+    let mut rows = Vec::new();
+    for votes in SIZES {
+        let row = measure::row(&clock, threads, device, votes)?;
+        let text = |us: Option<f64>, none: &str| us.map_or(none.to_owned(), |us| format!("{us:.1}"));
+        let rate = row.tables_us.map(|us| votes as f64 / us);
+        eprintln!(
+            "{votes:>8} {:>12.1} {:>12} {:>12} {:>14}",
+            row.processor_us,
+            text(row.any_key_us, "-"),
+            text(row.tables_us, "-"),
+            text(rate, "-")
+        );
+        rows.push(format!(
+            "{{\"votes\":{votes},\"processor_us\":{:.1},\"any_key_us\":{},\"tables_us\":{}}}",
+            row.processor_us,
+            text(row.any_key_us, "null"),
+            text(row.tables_us, "null")
+        ));
+    }
+    let card = card.unwrap_or_else(|| "null".to_owned());
+    println!("{{\"threads\":{threads},\"device\":{card},\"rows\":[{}]}}", rows.join(","));
+    Ok(())
+}
+
+/// What is measured of the card alone, as JSON; nothing is if a vector gets a wrong verdict.
+fn measure_card(clock: &Clock, device: &Device) -> Result<String, DeviceError> {
     let check = measure::check_vectors(device)?;
     eprintln!("{}: {} vectors on both paths, {} mismatches", device.name(), check.vectors, check.mismatches);
     if check.mismatches > 0 {
         return Err(DeviceError::Disagrees);
     }
     let products = device.multiply_rate()?;
-    let round_trip_us = measure::row(&clock, 1, Some(device), 1)?.tables_us.unwrap_or_default();
+    let round_trip_us = measure::row(clock, 1, Some(device), 1)?.tables_us.unwrap_or_default();
     eprintln!(
-        "{:.1} G products/s of 255 bits, one vote there and back in {round_trip_us:.0} us",
+        "{:.1} G products/s of 255 bits; one vote there and back {round_trip_us:.0} us",
         products / 1e9
     );
-    eprintln!(
-        "{:>8} {:>14} {:>14} {:>14} {:>10} {:>10}",
-        "votes", "processor us", "any key us", "tables us", "M/s", "M/s"
-    );
-    let mut rows = Vec::new();
-    for votes in SIZES {
-        let row = measure::row(&clock, threads, Some(device), votes)?;
-        let (any_key, tables) = (row.any_key_us.unwrap_or_default(), row.tables_us.unwrap_or_default());
-        let rate = |us: f64| votes as f64 / us;
-        eprintln!(
-            "{votes:>8} {:>14.0} {any_key:>14.0} {tables:>14.0} {:>10.2} {:>10.2}",
-            row.processor_us,
-            rate(any_key),
-            rate(tables)
-        );
-        rows.push(format!(
-            "{{\"votes\":{votes},\"processor_us\":{:.1},\"any_key_us\":{any_key:.1},\"tables_us\":{tables:.1}}}",
-            row.processor_us
-        ));
-    }
-    println!(
-        "{{\"device\":\"{}\",\"threads\":{threads},\"vectors\":{},\"mismatches\":{},\
-         \"products_per_second\":{products:.0},\
-         \"round_trip_us\":{round_trip_us:.1},\"rows\":[{}]}}",
+    Ok(format!(
+        "{{\"name\":\"{}\",\"vectors\":{},\"mismatches\":{},\"products_per_second\":{products:.0},\
+         \"round_trip_us\":{round_trip_us:.1}}}",
         device.name().replace(['"', '\\'], " "),
         check.vectors,
-        check.mismatches,
-        rows.join(",")
-    );
-    Ok(())
+        check.mismatches
+    ))
 }

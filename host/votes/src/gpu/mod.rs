@@ -4,10 +4,12 @@
 //! driver that may be missing. Promises verdicts of the one rule or an error, never a panic and never a
 //! guess: whoever gets an error verifies on the processor. Knows no request.
 
+mod cards;
 mod device;
 mod slots;
 mod source;
 
+pub use cards::{Cards, Choice};
 pub(crate) use device::LANES;
 pub use device::{Device, DeviceConfig, DeviceError, Vote};
 pub use source::{Binary, built, compile_ptx, flattened_source};

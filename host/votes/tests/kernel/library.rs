@@ -81,7 +81,13 @@ impl Library {
     /// Compiles and loads the source, once for all tests of this process.
     pub fn compile() -> &'static Self {
         static LIBRARY: OnceLock<Library> = OnceLock::new();
-        LIBRARY.get_or_init(|| Self::load(&build()))
+        LIBRARY.get_or_init(|| {
+            let path = build();
+            let library = Self::load(&path);
+            // What is loaded stays; the file is not needed any more.
+            std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+            library
+        })
     }
 
     fn load(path: &PathBuf) -> Self {
