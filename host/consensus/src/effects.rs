@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use quorate_types::{Entry, Epoch, LogIndex, NodeId, Position, Term, Time};
 
-use crate::{Message, ProposalId, ReadId, raft};
+use crate::{Message, ProposalId, ReadId, hotstuff, raft};
 
 /// Names a persist request; grows by one with each request of a replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +40,16 @@ impl Promise {
     pub(crate) fn raft(term: Term, pledge: raft::Pledge) -> Self {
         Self(Message::Raft(raft::Message { term, body: raft::Body::Pledge(pledge) }))
     }
+
+    /// A signed HotStuff message that binds its signer; made by the voter alone.
+    pub(crate) fn hotstuff(message: hotstuff::Message) -> Self {
+        Self(Message::HotStuff(message))
+    }
+
+    /// What a replica promised itself, once that is durable.
+    pub(crate) fn into_message(self) -> Message {
+        self.0
+    }
 }
 
 /// A message that binds nobody.
@@ -50,6 +60,11 @@ impl Unbinding {
     /// A Raft statement made in `term`.
     pub(crate) fn raft(term: Term, statement: raft::Statement) -> Self {
         Self(Message::Raft(raft::Message { term, body: raft::Body::Statement(statement) }))
+    }
+
+    /// A signed HotStuff message that does not bind its signer.
+    pub(crate) fn hotstuff(message: hotstuff::Message) -> Self {
+        Self(Message::HotStuff(message))
     }
 }
 
@@ -200,6 +215,8 @@ pub struct Effects {
     pub reads: Vec<(ReadId, Result<LogIndex, ReadError>)>,
     /// Fetch a snapshot; replaces an earlier request.
     pub fetch: Option<SnapshotFetch>,
+    /// Members that lied, with the proof; one lie may come more than once.
+    pub evidence: Vec<hotstuff::Evidence>,
     /// Anything of this changed.
     pub status: Option<Status>,
     /// Stop this replica for good.
@@ -216,6 +233,7 @@ impl Effects {
             && self.proposed.is_empty()
             && self.reads.is_empty()
             && self.fetch.is_none()
+            && self.evidence.is_empty()
             && self.status.is_none()
             && self.fence.is_none()
     }

@@ -7,13 +7,21 @@ use bytes::Bytes;
 use quorate_types::codec::{DecodeError, Reader, Writer};
 use quorate_types::{BootNumber, Epoch, GroupId, Incarnation};
 
-use crate::raft;
+use crate::{hotstuff, raft};
 
 /// A protocol's message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// Of a Raft epoch.
     Raft(raft::Message),
+    /// Of a HotStuff epoch.
+    HotStuff(hotstuff::Message),
+}
+
+impl From<hotstuff::Message> for Message {
+    fn from(message: hotstuff::Message) -> Self {
+        Self::HotStuff(message)
+    }
 }
 
 /// A message with what every message carries.
@@ -45,15 +53,26 @@ impl Envelope {
     /// The encoded form.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let Message::Raft(message) = &self.message;
-        let mut out = Writer::with_capacity(41 + message.encoded_len_hint());
+        let hint = match &self.message {
+            Message::Raft(message) => message.encoded_len_hint(),
+            Message::HotStuff(message) => message.encoded_len_hint(),
+        };
+        let mut out = Writer::with_capacity(41 + hint);
         out.u64(self.group.0);
         out.u64(self.epoch.0);
         out.u64(self.incarnation.0);
         out.u64(self.boot.0);
         out.u64(self.to_incarnation.0);
-        out.u8(0);
-        message.encode(&mut out);
+        match &self.message {
+            Message::Raft(message) => {
+                out.u8(0);
+                message.encode(&mut out);
+            }
+            Message::HotStuff(message) => {
+                out.u8(2);
+                message.encode(&mut out);
+            }
+        }
         out.finish()
     }
 
@@ -71,6 +90,7 @@ impl Envelope {
         let to_incarnation = Incarnation(from.u64("envelope receiver incarnation")?);
         let message = match from.u8("envelope protocol")? {
             0 => Message::Raft(raft::Message::decode(&mut from)?),
+            2 => Message::HotStuff(hotstuff::Message::decode(&mut from)?),
             other => return Err(DecodeError::Unknown { what: "envelope protocol", value: other.into() }),
         };
         from.end()?;

@@ -7,6 +7,7 @@
 
 mod effects;
 mod envelope;
+pub mod hotstuff;
 mod input;
 pub mod raft;
 mod replica;

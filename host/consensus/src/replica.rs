@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_types::{Entry, GroupId, NodeId, Protocol, Time};
 
-use crate::{Effects, Input, Now, SnapshotMark, raft};
+use crate::{Effects, Input, Now, SnapshotMark, hotstuff, raft};
 
 /// Timeouts and bounds of a group's protocol; the same meaning in every protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +116,12 @@ pub enum StartError {
     /// This version has no such protocol.
     #[error("this version does not run {0:?}")]
     Protocol(Protocol),
+    /// The epoch's protocol signs, and nothing to sign with was given.
+    #[error("{0:?} needs a key of this replica and the keys of all members")]
+    NoIdentity(Protocol),
+    /// The keys are not those of the epoch's voters.
+    #[error("the keys given are not those of the voters of epoch {0}")]
+    OtherSigners(quorate_types::Epoch),
 }
 
 /// A replica of a group: a closed set of protocols behind one interface.
@@ -123,6 +129,8 @@ pub enum StartError {
 pub enum Replica {
     /// Crash faults.
     Raft(Box<raft::Raft>),
+    /// Lying replicas.
+    HotStuff(Box<hotstuff::HotStuff>),
 }
 
 impl Replica {
@@ -135,6 +143,32 @@ impl Replica {
         start.base.config.validate()?;
         match start.base.config.protocol {
             Protocol::Raft => Ok(Self::Raft(Box::new(raft::Raft::start(start, now)?))),
+            Protocol::HotStuff => Err(StartError::NoIdentity(Protocol::HotStuff)),
+            Protocol::Pbft => Err(StartError::Protocol(Protocol::Pbft)),
+        }
+    }
+
+    /// Starts a replica of a protocol that signs.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] for a state that cannot be continued safely, and for keys of other members.
+    pub fn start_signing(start: Start, identity: hotstuff::Identity, now: Now) -> Result<Self, StartError> {
+        let config = &start.base.config;
+        config.validate()?;
+        let scope = identity.set.scope();
+        let is_of_epoch = (scope.group, scope.epoch, scope.protocol)
+            == (start.group, config.epoch, config.protocol)
+            && config.voters().map(|member| member.node).eq(identity
+                .set
+                .members()
+                .iter()
+                .map(|one| one.node));
+        match config.protocol {
+            Protocol::HotStuff if is_of_epoch => {
+                Ok(Self::HotStuff(Box::new(hotstuff::HotStuff::start(start, identity, now)?)))
+            }
+            Protocol::HotStuff => Err(StartError::OtherSigners(config.epoch)),
             other => Err(StartError::Protocol(other)),
         }
     }
@@ -144,6 +178,7 @@ impl Replica {
     pub fn step(&mut self, now: Now, input: Input) -> Effects {
         match self {
             Self::Raft(raft) => raft.step(now, input),
+            Self::HotStuff(hotstuff) => hotstuff.step(now, input),
         }
     }
 
@@ -152,6 +187,7 @@ impl Replica {
     pub fn next_deadline(&self) -> Option<Time> {
         match self {
             Self::Raft(raft) => raft.next_deadline(),
+            Self::HotStuff(hotstuff) => hotstuff.next_deadline(),
         }
     }
 }

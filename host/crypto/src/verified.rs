@@ -39,6 +39,12 @@ impl<T> Verified<T> {
         &self.value
     }
 
+    /// The same value as part of a wider type.
+    #[must_use]
+    pub fn widen<U: From<T>>(self) -> Verified<U> {
+        Verified { origin: self.origin, value: self.value.into() }
+    }
+
     /// Splits into origin and value.
     #[must_use]
     pub fn into_parts(self) -> (NodeId, T) {
@@ -95,6 +101,7 @@ mod tests {
     fn a_members_signature_vouches_for_its_value() {
         let (set, keys) = (set(4), keys(4));
         let verified = Verified::from_signed(Signed::sign(vote(1), NodeId(2), &keys[1]), &set).unwrap();
+        assert_eq!(verified.clone().widen::<Option<Statement>>().into_parts(), (NodeId(2), Some(vote(1))));
         assert_eq!(verified.into_parts(), (NodeId(2), vote(1)));
     }
 

@@ -13,7 +13,9 @@ pub fn frame(bytes: &Bytes) -> String {
     let Ok(envelope) = Envelope::decode(bytes.clone()) else {
         return "bytes that are no envelope".to_owned();
     };
-    let Message::Raft(message) = &envelope.message;
+    let Message::Raft(message) = &envelope.message else {
+        return format!("{}: {:?}", envelope.group, envelope.message);
+    };
     let what = match &message.body {
         Body::Statement(Statement::Append { prev, commit, entries }) => {
             let last = entries.last().map(|entry| entry.position.to_string()).unwrap_or_default();

@@ -303,7 +303,7 @@ impl Observer {
         let Ok(envelope) = envelope else { return Ok(()) };
         let Some(watch) = self.groups.get_mut(&envelope.group) else { return Ok(()) };
         let Some(replica) = watch.replicas.get_mut(&node) else { return Ok(()) };
-        let Message::Raft(message) = envelope.message;
+        let Message::Raft(message) = envelope.message else { return Ok(()) };
         let term = message.term;
         match message.body {
             Body::Pledge(Pledge::Vote) => replica.durable.vote_leaves(term, to)?,

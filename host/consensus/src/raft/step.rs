@@ -22,10 +22,10 @@ impl Raft {
         let mut turn = Turn::new(now);
         match input {
             Input::Tick => self.tick(&mut turn),
-            Input::Message(message) => {
-                let (from, crate::Message::Raft(message)) = message.into_parts();
-                self.receive(&mut turn, from, message);
-            }
+            Input::Message(message) => match message.into_parts() {
+                (from, crate::Message::Raft(message)) => self.receive(&mut turn, from, message),
+                _ => self.counters.messages_ignored += 1,
+            },
             Input::Propose(proposal) => self.propose(&mut turn, proposal),
             Input::Read(id) => self.read(&mut turn, id),
             Input::Persisted(token) => self.persisted(&mut turn, token),

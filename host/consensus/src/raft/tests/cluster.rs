@@ -345,7 +345,7 @@ impl Cluster {
 /// A message as a script shows it; positions as term/index.
 pub(super) fn show(message: &Message) -> String {
     use message::{Body, Pledge, Statement};
-    let Message::Raft(message) = message;
+    let Message::Raft(message) = message else { panic!("not of this protocol") };
     let at = |position: &Position| format!("{}/{}", position.term.0, position.index.0);
     let what = match &message.body {
         Body::Statement(Statement::PreVote { last }) => format!("pre-vote last {}", at(last)),

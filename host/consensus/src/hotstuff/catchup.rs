@@ -1,0 +1,279 @@
+//! Replicas that lack blocks, and the log behind everyone.
+//!
+//! Relies on the driver to make snapshots and to carry them. Promises that nothing is believed of a peer but
+//! what a certificate covers: blocks and snapshots come with headers that lead to one, and what a chain of
+//! headers commits is decided by the same rule as everywhere. Knows nothing of what a snapshot holds.
+
+use quorate_types::{Entry, EntryKind, LogIndex, NodeId, View};
+
+use super::block::{Block, Header};
+use super::message::{Blocks, Body, HEADERS_MAX, Justify, Offer};
+use super::state::Turn;
+use super::{BLOCKS_BYTES_MAX, HotStuff, Search, rules};
+use crate::{SnapshotFetch, SnapshotMark};
+
+/// Blocks as they were proved, before they are taken.
+struct Proven {
+    blocks: Vec<Block>,
+    /// The last place that the certificate commits, if it commits any.
+    commit: Option<LogIndex>,
+}
+
+impl HotStuff {
+    /// The first thing after a start: what was known to be committed is delivered again.
+    pub(super) fn resume(&mut self, turn: &mut Turn) {
+        if self.announced > self.commit {
+            self.deliver_to(turn, self.announced);
+        }
+    }
+
+    /// Whether a certified block is not here, or the log's root is not known.
+    pub(super) fn is_missing_blocks(&self) -> bool {
+        !self.is_rooted || self.chain.header(&self.high_digest()).is_none() || !self.orphans.is_empty()
+    }
+
+    /// Asks this peer, unless another one was asked just now.
+    pub(super) fn look_for_blocks(&mut self, turn: &mut Turn, from: NodeId) {
+        if self.search.is_some() || self.fetching.is_some() || from == self.node {
+            return;
+        }
+        self.search = Some(Search { deadline: self.search_deadline(turn), attempts: 1 });
+        self.request(turn, from);
+    }
+
+    /// Asks again, another peer each time; all of them once after a start.
+    pub(super) fn search_again(&mut self, turn: &mut Turn) {
+        let peers: Vec<NodeId> = self.other_voters().collect();
+        let attempts = self.search.map_or(0, |search| search.attempts);
+        self.search = None;
+        if attempts == 0 {
+            peers.iter().for_each(|peer| self.request(turn, *peer));
+        } else if !self.is_missing_blocks() || self.fetching.is_some() {
+            return;
+        } else if let Some(peer) = peers.get(attempts % peers.len().max(1)) {
+            self.request(turn, *peer);
+        }
+        self.search = Some(Search { deadline: self.search_deadline(turn), attempts: attempts + 1 });
+    }
+
+    fn search_deadline(&self, turn: &Turn) -> quorate_types::Time {
+        turn.now.time.after(self.timings.election_timeout)
+    }
+
+    fn request(&self, turn: &mut Turn, to: NodeId) {
+        self.say(turn, to, Body::Request { after: self.commit, high: self.high.clone() });
+    }
+
+    pub(super) fn on_request(&mut self, turn: &mut Turn, from: NodeId, after: LogIndex, high: &Justify) {
+        if high.view() > self.high.view() && !self.learn(turn, high) {
+            self.counters.certificates_refused += 1;
+            return;
+        }
+        if !self.is_rooted {
+            return;
+        }
+        if after < self.chain.root().position.index {
+            return self.offer_snapshot(turn, from);
+        }
+        match self.blocks_after(after, BLOCKS_BYTES_MAX) {
+            Some(blocks) => self.say(turn, from, Body::Blocks(Box::new(blocks))),
+            None => self.show_view(turn, from),
+        }
+    }
+
+    /// The blocks after a place of the log, and the headers that lead to the next certificate kept.
+    fn blocks_after(&self, after: LogIndex, bytes_max: usize) -> Option<Blocks> {
+        let kept = self.milestones.range(after.next()..).next().map(|(_, certificate)| certificate);
+        let certificate = match (&self.high, kept) {
+            (_, Some(kept)) => kept,
+            (Justify::Certified(high), None) => high,
+            (Justify::Genesis, None) => return None,
+        };
+        let mut path: Vec<Header> = Vec::new();
+        let mut root = None;
+        for header in self.chain.ancestry(certificate.statement().digest).take(HEADERS_MAX) {
+            if header.position.index <= after {
+                root = Some(*header).filter(|header| header.position.index == after);
+                break;
+            }
+            path.push(*header);
+        }
+        let (root, mut bytes, mut entries) = (root?, 0, Vec::new());
+        while let Some(header) = path.last() {
+            let Some(block) = self.chain.block(&header.digest()) else { break };
+            if bytes > 0 && bytes + block.body().len() + Entry::HEADER_BYTES > bytes_max {
+                break;
+            }
+            bytes += block.body().len() + Entry::HEADER_BYTES;
+            entries.push(block.entry());
+            path.pop();
+        }
+        path.reverse();
+        Some(Blocks { root, entries, headers: path, certificate: certificate.clone() })
+    }
+
+    fn offer_snapshot(&self, turn: &mut Turn, to: NodeId) {
+        let Some(mut proof) = self.blocks_after(self.mark.position.index, 0) else { return };
+        let bodies = proof.entries.drain(..).collect::<Vec<_>>();
+        let mut headers = Vec::with_capacity(bodies.len() + proof.headers.len());
+        let (mut parent, mut digest) = (proof.root, proof.root.digest());
+        for entry in bodies {
+            let block = Block::of_entry(&parent, digest, &entry, &self.schedule);
+            (parent, digest) = (*block.header(), block.digest());
+            headers.push(parent);
+        }
+        headers.append(&mut proof.headers);
+        proof.headers = headers;
+        self.say(turn, to, Body::Offer(Box::new(Offer { mark: self.mark.clone(), proof })));
+    }
+
+    /// Recomputes the chain from its root to its certificate; `None` for one that is not whole, or whose
+    /// certificate does not hold.
+    fn prove(&self, blocks: &Blocks) -> Option<Proven> {
+        let mut headers = vec![blocks.root];
+        let (mut parent, mut digest) = (blocks.root, blocks.root.digest());
+        let mut bodies = Vec::with_capacity(blocks.entries.len());
+        for entry in &blocks.entries {
+            let stands = rules::stands_after(parent.position, parent.hlc, entry.position, entry.hlc);
+            if !stands || !rules::is_kind_allowed(entry.kind) {
+                return None;
+            }
+            let block = Block::of_entry(&parent, digest, entry, &self.schedule);
+            (parent, digest) = (*block.header(), block.digest());
+            headers.push(parent);
+            bodies.push(block);
+        }
+        for header in &blocks.headers {
+            let tenure = self.schedule.tenure(&parent, header.view());
+            if !rules::follows(&parent, digest, header) || header.tenure != tenure {
+                return None;
+            }
+            (parent, digest) = (*header, header.digest());
+            headers.push(parent);
+        }
+        let statement = blocks.certificate.statement();
+        let certified = statement.digest == digest
+            && statement.view == parent.view()
+            && statement.index == parent.position.index
+            && self.holds(&blocks.certificate);
+        let commit = rules::commits(self.rule, headers.iter().rev()).map(|header| header.position.index);
+        certified.then_some(Proven { blocks: bodies, commit })
+    }
+
+    pub(super) fn on_blocks(&mut self, turn: &mut Turn, from: NodeId, blocks: Blocks) {
+        let root = blocks.root;
+        let is_root = root.position == self.chain.root().position && root.hlc == self.chain.root().hlc;
+        let digest = root.digest();
+        if self.is_rooted && self.chain.header(&digest).is_none() || !self.is_rooted && !is_root {
+            return;
+        }
+        let Some(proven) = self.prove(&blocks) else {
+            self.counters.certificates_refused += 1;
+            return;
+        };
+        if !self.is_rooted {
+            self.chain.set_root(root);
+            self.is_rooted = true;
+            self.mark_header = Some(root);
+            turn.must_persist = true;
+        }
+        let commit = proven.commit.unwrap_or(LogIndex::ZERO);
+        for block in proven.blocks {
+            let (digest, index) = (block.digest(), block.header().position.index);
+            if !self.chain.add(block) {
+                break;
+            }
+            if index <= commit && index > self.commit {
+                self.commit_to(turn, digest, index);
+            }
+        }
+        self.take_certificate(turn, blocks.certificate);
+        self.search = None;
+        if self.is_missing_blocks() || self.commit < commit {
+            self.look_for_blocks(turn, from);
+        }
+    }
+
+    pub(super) fn on_offer(&mut self, turn: &mut Turn, from: NodeId, offer: Offer) {
+        let Offer { mark, proof } = offer;
+        let (position, root) = (mark.position, proof.root);
+        let is_mark = root.position == position && root.hlc == mark.hlc && mark.config == self.config;
+        let useful = position.index > self.commit && self.fetching.is_none();
+        if !is_mark || !proof.entries.is_empty() {
+            self.counters.messages_ignored += 1;
+            return;
+        }
+        if !useful {
+            return;
+        }
+        match self.prove(&proof) {
+            Some(proven) if proven.commit.is_some_and(|commit| commit >= position.index) => {
+                let fetch = SnapshotFetch { from, position };
+                self.fetching = Some((fetch, root));
+                turn.effects.fetch = Some(fetch);
+                self.take_certificate(turn, proof.certificate);
+            }
+            _ => self.counters.certificates_refused += 1,
+        }
+    }
+
+    /// A fetched snapshot is durable and in force.
+    pub(super) fn snapshot_installed(&mut self, turn: &mut Turn, mark: SnapshotMark) {
+        let offered = self.fetching.take().map(|(_, root)| root);
+        let position = mark.position;
+        if mark.config.epoch != self.config.epoch {
+            return turn.fence(format!("a snapshot of epoch {} was installed", mark.config.epoch));
+        }
+        if position.index <= self.commit && !self.chain.holds(position) {
+            return turn.fence(format!("a snapshot at {position} was installed over another history"));
+        }
+        if self.chain.holds(position) {
+            self.chain.compact(position.index.next());
+        } else {
+            let root = offered.filter(|root| root.position == position && root.hlc == mark.hlc);
+            self.is_rooted = root.is_some();
+            self.chain.restart(root.unwrap_or_else(|| unknown(&mark)));
+            turn.reset = Some(position);
+        }
+        self.commit = self.commit.max(position.index);
+        self.announced = self.commit;
+        self.mark_header = self.is_rooted.then(|| *self.chain.root());
+        self.milestones = self.milestones.split_off(&position.index);
+        self.mark = mark;
+        turn.must_persist = true;
+        self.search = Some(Search { deadline: turn.now.time, attempts: 1 });
+    }
+
+    /// A snapshot is durable here: the log before it may go.
+    pub(super) fn compact(&mut self, turn: &mut Turn, mark: SnapshotMark, keep_from: LogIndex) {
+        let position = mark.position;
+        if position.index <= self.mark.position.index {
+            return;
+        }
+        if position.index > self.commit {
+            return turn
+                .fence(format!("a snapshot at {position} includes more than committed {}", self.commit));
+        }
+        let Some(header) = self.chain.header_at(position.index).copied() else { return };
+        if header.position != position {
+            return turn.fence(format!("a snapshot at {position} is not of this log"));
+        }
+        self.mark_header = Some(header);
+        self.mark = mark;
+        self.chain.compact(keep_from.min(position.index.next()));
+        self.milestones = self.milestones.split_off(&self.chain.root().position.index);
+        turn.must_persist = true;
+    }
+}
+
+/// The root of a log whose base is known by its place alone: no certificate names its digest.
+fn unknown(mark: &SnapshotMark) -> Header {
+    Header {
+        parent: quorate_types::Digest::default(),
+        tenure: View::ZERO,
+        position: mark.position,
+        hlc: mark.hlc,
+        kind: EntryKind::Empty,
+        body: quorate_types::Digest::default(),
+    }
+}

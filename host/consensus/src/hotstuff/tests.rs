@@ -1,0 +1,428 @@
+//! Tests of whole replicas: the good path, faults of every kind under a seed, liars, and planted faults.
+//!
+//! Relies on the simulated cluster, which checks agreement at each delivery. Promises that each rule of the
+//! design which can be seen from outside has a run that shows it.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use quorate_crypto::{Scope, SecretKey, Signature, Statement, StatementKind, Validator, ValidatorSet};
+use quorate_types::codec::{Reader, Writer};
+use quorate_types::{ClusterId, Digest, Epoch, GroupId, LogIndex, NodeId, Protocol, View};
+
+use super::cluster::{Cluster, Conduct, Random, Weather, keys};
+use super::planted::{RuleBroken, break_rule};
+use super::twins::{Healing, scenario};
+use super::{Body, CommitRule, Evidence, EvidenceError, Message, Settings};
+
+fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// A started cluster of honest replicas that came to rest, led by the first.
+fn honest(count: u64, seed: u64) -> Cluster {
+    with(count, &vec![Conduct::Honest; count as usize], seed)
+}
+
+fn with(count: u64, conduct: &[Conduct], seed: u64) -> Cluster {
+    let mut cluster = Cluster::new(&keys(count), conduct, Settings::default(), 1, seed);
+    cluster.run(ms(500));
+    assert!(cluster.is_silent(), "an idle group sends nothing");
+    cluster
+}
+
+fn batches(cluster: &Cluster, at: usize) -> usize {
+    let upto = cluster.instances[at].delivered;
+    let entries = cluster.agreed.range(..=upto);
+    entries.filter(|(_, entry)| !entry.body.is_empty()).count()
+}
+
+/// A leader that never stops proposing empty blocks keeps every idle group of a node awake; one that stops
+/// too early leaves followers without the commit.
+#[test]
+fn a_command_commits_everywhere_and_then_all_is_silent() {
+    for rule in [CommitRule::TwoChain, CommitRule::ThreeChain] {
+        let settings = Settings { commit_rule: rule, ..Settings::default() };
+        let mut cluster = Cluster::new(&keys(4), &[Conduct::Honest; 4], settings, 1, 1);
+        cluster.run(ms(500));
+        cluster.propose(0);
+        cluster.run(ms(50));
+        assert_eq!(cluster.violation, None);
+        assert!((0..4).all(|at| batches(&cluster, at) == 1), "{rule:?}");
+        let blocks = if rule == CommitRule::TwoChain { 3 } else { 4 };
+        assert_eq!(
+            cluster.instances[0].replica.as_ref().unwrap().chain.tip().position.index,
+            LogIndex(blocks)
+        );
+        assert!(cluster.is_silent(), "{rule:?}");
+    }
+}
+
+/// A proposal or vote that leaves before its flush is forgotten by a crash and contradicted afterwards.
+#[test]
+fn nothing_that_binds_leaves_before_it_is_durable() {
+    let mut cluster = honest(4, 2);
+    cluster.propose(0);
+    assert!(cluster.packets.is_empty() && !cluster.instances[0].unflushed.is_empty());
+    cluster.flush(0);
+    assert!(cluster.packets.iter().any(|packet| matches!(packet.message.body, Body::Proposal(_))));
+    assert!(cluster.packets.iter().all(|packet| !matches!(packet.message.body, Body::Vote { .. })));
+    let hard_state = cluster.instances[0].disk.hard_state.clone();
+    assert!(hard_state.is_some() && cluster.instances[0].disk.entries.len() == 1);
+}
+
+#[test]
+fn messages_of_a_decision_grow_linearly_with_the_members() {
+    for count in [4, 7, 10, 13, 31] {
+        let mut cluster = honest(count, 3);
+        let before = cluster.counts.messages;
+        for _ in 0..10 {
+            cluster.propose(0);
+            cluster.run(ms(20));
+        }
+        assert_eq!(cluster.counts.commits, 10);
+        // A command, and two empty blocks since it is alone: each goes to all, and a vote comes from each.
+        let sent = cluster.counts.messages - before;
+        assert!(sent <= 10 * 3 * 2 * count, "{sent} messages for 10 decisions of {count}");
+    }
+}
+
+#[test]
+fn a_dead_leader_is_replaced_and_the_group_goes_on() {
+    for count in [4, 7] {
+        let mut cluster = honest(count, 4);
+        cluster.crash(0);
+        // A request at one follower is enough.
+        cluster.propose(1);
+        cluster.run(ms(1_000));
+        assert!(cluster.is_silent(), "a leader was found and nothing waits");
+        for _ in 0..3 {
+            (1..count as usize).for_each(|at| cluster.propose(at));
+            cluster.run(ms(300));
+        }
+        assert_eq!(cluster.violation, None);
+        assert!(cluster.counts.commits > 0);
+        assert!(cluster.heals_within(ms(20_000)), "the old leader catches up");
+    }
+}
+
+#[test]
+fn a_part_without_a_quorum_commits_nothing_and_catches_up() {
+    let mut cluster = honest(4, 5);
+    cluster.propose(0);
+    cluster.run(ms(50));
+    cluster.instances[2].part = 1;
+    cluster.instances[3].part = 1;
+    for _ in 0..10 {
+        cluster.propose_everywhere();
+        cluster.run(ms(200));
+    }
+    assert_eq!(cluster.counts.commits, 1);
+    assert!(cluster.heals_within(ms(60_000)));
+    assert_eq!(cluster.violation, None);
+}
+
+/// Views that drift apart never meet again without the certificates that open them.
+#[test]
+fn a_replica_that_was_alone_learns_the_view_and_the_blocks() {
+    let mut cluster = honest(4, 6);
+    cluster.instances[3].part = 1;
+    for _ in 0..20 {
+        cluster.propose(0);
+        cluster.run(ms(20));
+    }
+    assert_eq!((batches(&cluster, 0), batches(&cluster, 3)), (20, 0));
+    cluster.instances[3].part = 0;
+    cluster.propose(3);
+    cluster.run(ms(1_000));
+    assert_eq!(batches(&cluster, 3), 20);
+    let view = |at: usize| cluster.instances[at].replica.as_ref().unwrap().view;
+    assert!(view(3).0 + 1 >= view(0).0);
+}
+
+/// A faulty leader that proposes and goes no further must not keep the others impatient.
+#[test]
+fn waiting_times_grow_until_a_commit_and_only_then_fall() {
+    let mut cluster = honest(4, 7);
+    cluster.crash(0);
+    cluster.crash(1);
+    cluster.propose(2);
+    cluster.run(ms(2_000));
+    assert!(cluster.instances[2].replica.as_ref().unwrap().counters().timeouts > 1);
+    cluster.start(1);
+    cluster.run(ms(2_000));
+    let failures = |cluster: &Cluster| cluster.instances[2].replica.as_ref().unwrap().failures;
+    assert!(failures(&cluster) > 0, "an empty block alone commits nothing");
+    (1..4).for_each(|at| cluster.propose(at));
+    cluster.run(ms(5_000));
+    (1..4).for_each(|at| cluster.propose(at));
+    cluster.run(ms(5_000));
+    assert!(cluster.counts.commits > 0);
+    assert_eq!(failures(&cluster), 0);
+}
+
+/// Each crash loses another part of what was under way.
+#[test]
+fn a_crash_at_any_point_loses_no_vote_and_no_commit() {
+    for at in 0..4 {
+        for events in 0..60 {
+            let mut cluster = honest(4, 8);
+            cluster.propose(0);
+            for _ in 0..events {
+                let until = cluster.now.after(ms(200));
+                cluster.advance(until);
+            }
+            let before = cluster.instances[at].replica.as_ref().unwrap().voter.safety().proposed;
+            cluster.crash(at);
+            cluster.start(at);
+            cluster.run(ms(300));
+            assert!(cluster.heals_within(ms(20_000)), "n{} after {events} events", at + 1);
+            assert_eq!(cluster.violation, None, "n{} after {events} events", at + 1);
+            assert!(before <= View(1_000));
+        }
+    }
+}
+
+#[test]
+fn a_restarted_replica_knows_what_it_signed_and_gives_the_same_answer() {
+    let mut cluster = honest(4, 9);
+    cluster.propose(0);
+    cluster.run(ms(50));
+    let safety = |cluster: &Cluster| *cluster.instances[2].replica.as_ref().unwrap().voter.safety();
+    let before = safety(&cluster);
+    assert!(before.vote.is_some());
+    cluster.crash(2);
+    cluster.start(2);
+    assert_eq!(safety(&cluster), before);
+    cluster.run(ms(500));
+    assert_eq!(batches(&cluster, 2), 1, "the commit that was known is delivered again");
+    assert!(cluster.is_silent());
+}
+
+/// Such a replica would vote in views that it voted in before the backup was restored.
+#[test]
+fn a_replica_from_an_old_backup_is_fenced_by_its_peers() {
+    let mut cluster = honest(4, 10);
+    let backup = cluster.instances[3].disk.clone();
+    cluster.crash(3);
+    cluster.start(3);
+    cluster.run(ms(500));
+    cluster.crash(3);
+    cluster.instances[3].disk = backup;
+    cluster.start_as(3, 2);
+    cluster.run(ms(500));
+    let fenced = cluster.instances[3].fenced.clone().unwrap();
+    assert!(fenced.contains("old backup"), "{fenced}");
+    cluster.violation = None;
+    cluster.propose(0);
+    cluster.run(ms(100));
+    assert_eq!(cluster.counts.commits, 1, "the others go on");
+}
+
+/// Loss, delay, crashes, parts, and as many liars or silent replicas as are tolerated.
+fn storm(count: u64, seed: u64, rule: CommitRule) {
+    let mut random = Random(seed);
+    let mut conduct = vec![Conduct::Honest; count as usize];
+    for _ in 0..(count - 1) / 3 {
+        let kind = [Conduct::Silent, Conduct::Twin, Conduct::Honest][random.below(3) as usize];
+        conduct[random.below(count) as usize] = kind;
+    }
+    let settings = Settings { commit_rule: rule, tenure_views: 1 + random.below(20) };
+    let mut cluster = Cluster::new(&keys(count), &conduct, settings, 1 + random.below(count), seed);
+    cluster.run(ms(100));
+    for _ in 0..12 {
+        cluster.weather = Weather {
+            loss_percent: random.below(40),
+            proposals_lost_percent: 0,
+            delay_us_max: [500, 5_000, 80_000][random.below(3) as usize],
+        };
+        let parts = 1 + random.below(2);
+        for at in 0..cluster.instances.len() {
+            cluster.instances[at].part = random.below(parts) as usize;
+            let may_crash = cluster.instances[at].conduct == Conduct::Honest;
+            match random.below(6) {
+                0 if may_crash && cluster.instances[at].replica.is_some() => cluster.crash(at),
+                _ if cluster.instances[at].replica.is_none() => cluster.start(at),
+                _ => {}
+            }
+        }
+        cluster.propose_everywhere();
+        cluster.run(ms(random.below(300)));
+    }
+    assert_eq!(cluster.violation, None, "n = {count}, seed {seed}, {rule:?}");
+    assert!(cluster.heals_within(ms(60_000)), "n = {count}, seed {seed}, {rule:?} makes no progress");
+    assert_eq!(cluster.violation, None, "n = {count}, seed {seed}, {rule:?}");
+}
+
+#[test]
+fn honest_replicas_agree_through_storms_and_go_on_afterwards() {
+    for seed in 0..30 {
+        storm(4, seed, CommitRule::TwoChain);
+        storm(4, seed, CommitRule::ThreeChain);
+    }
+    for seed in 0..10 {
+        storm(7, seed, CommitRule::TwoChain);
+    }
+    for seed in 0..4 {
+        storm(10, seed, CommitRule::TwoChain);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let trace = || {
+        let mut cluster = honest(4, 11);
+        cluster.weather.loss_percent = 10;
+        for _ in 0..10 {
+            cluster.propose_everywhere();
+            cluster.run(ms(100));
+        }
+        cluster.trace()
+    };
+    assert_eq!(trace(), trace());
+}
+
+#[test]
+fn twins_break_neither_rule_and_are_found_out() {
+    let members = keys(4);
+    for rule in [CommitRule::TwoChain, CommitRule::ThreeChain] {
+        let mut useful = 0;
+        for number in 0..60 {
+            let outcome = scenario(&members, rule, number, Healing::Shown);
+            assert_eq!(outcome.violation, None, "{rule:?}, scenario {number}");
+            assert!(outcome.healed, "{rule:?}, scenario {number} makes no progress");
+            useful += u32::from(outcome.equivocated && outcome.commits > 0);
+        }
+        assert!(useful > 30, "{rule:?}: only {useful} of 60 scenarios show anything");
+    }
+}
+
+/// How many scenarios it takes to find each planted fault; run with `--ignored --nocapture`, since it is a
+/// measurement. `QUORATE_SCENARIOS` says how many are tried.
+#[test]
+#[ignore = "a measurement of minutes"]
+#[allow(clippy::disallowed_methods)]
+fn twins_measure_planted_faults() {
+    let members = keys(4);
+    let tried = std::env::var("QUORATE_SCENARIOS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000);
+    for rule in
+        [RuleBroken::ExtendHighest, RuleBroken::TimeoutRaisesLastVoted, RuleBroken::CommitConsecutiveViews]
+    {
+        break_rule(Some(rule));
+        let is_found = |number: &u64| {
+            scenario(&members, CommitRule::TwoChain, *number, Healing::Skipped).violation.is_some()
+        };
+        let found = (0..tried).find(is_found);
+        break_rule(None);
+        println!("{rule:?}: {found:?} of {tried}");
+    }
+}
+
+#[test]
+fn a_timeout_that_does_not_raise_the_last_voted_view_is_seen() {
+    break_rule(Some(RuleBroken::TimeoutRaisesLastVoted));
+    let mut cluster = honest(4, 12);
+    cluster.crash(0);
+    cluster.crash(1);
+    cluster.propose(2);
+    cluster.run(ms(1_000));
+    let safety = *cluster.instances[2].replica.as_ref().unwrap().voter.safety();
+    break_rule(None);
+    assert!(safety.timeout.is_some_and(|(view, _)| view > safety.last_voted));
+}
+
+fn set_of_real_keys() -> (ValidatorSet, Vec<SecretKey>) {
+    let scope = Scope {
+        cluster: ClusterId([5; 16]),
+        group: GroupId(9),
+        epoch: Epoch(1),
+        protocol: Protocol::HotStuff,
+    };
+    let keys: Vec<SecretKey> = (1..=4).map(|node| SecretKey::from_seed(&[node; 32])).collect();
+    let member =
+        |(at, key): (usize, &SecretKey)| Validator { node: NodeId(at as u64 + 1), key: key.public() };
+    (ValidatorSet::new(scope, keys.iter().enumerate().map(member).collect()).unwrap(), keys)
+}
+
+#[test]
+fn evidence_proves_itself_and_nothing_else_does() {
+    let (set, keys) = set_of_real_keys();
+    let vote = |view, digest| Statement {
+        scope: *set.scope(),
+        kind: StatementKind::Vote,
+        view: View(view),
+        index: LogIndex(3),
+        digest: Digest([digest; 32]),
+    };
+    let signed = |statement: Statement| (statement, keys[1].sign(&statement));
+    let evidence = Evidence::of(NodeId(2), signed(vote(5, 1)), signed(vote(5, 2))).unwrap();
+    assert_eq!(evidence.verify(&set), Ok(()));
+    assert_eq!(Evidence::of(NodeId(2), signed(vote(5, 2)), signed(vote(5, 1))), Some(evidence.clone()));
+    assert_eq!(Evidence::of(NodeId(2), signed(vote(5, 1)), signed(vote(5, 1))), None);
+    assert_eq!(Evidence::of(NodeId(2), signed(vote(5, 1)), signed(vote(6, 2))), None);
+    let sync = |digest| Statement { kind: StatementKind::Sync, ..vote(5, digest) };
+    assert_eq!(Evidence::of(NodeId(2), signed(sync(1)), signed(sync(2))), None);
+    let framed = Evidence::of(NodeId(3), signed(vote(5, 1)), signed(vote(5, 2))).unwrap();
+    assert_eq!(framed.verify(&set), Err(EvidenceError::InvalidSignature { signer: NodeId(3) }));
+    let stranger = Evidence::of(NodeId(9), signed(vote(5, 1)), signed(vote(5, 2))).unwrap();
+    assert_eq!(stranger.verify(&set), Err(EvidenceError::UnknownSigner { signer: NodeId(9) }));
+    let mut out = Writer::default();
+    evidence.encode(&mut out);
+    assert_eq!(Evidence::decode(&mut Reader::new(out.finish())), Ok(evidence));
+}
+
+/// What every replica of a run sends is read back as it was written, and no cut of it panics.
+#[test]
+fn messages_round_trip() {
+    let mut cluster = honest(4, 13);
+    let mut seen = std::collections::BTreeSet::new();
+    cluster.weather.loss_percent = 20;
+    for round in 0..40 {
+        cluster.propose_everywhere();
+        if round % 10 == 5 {
+            cluster.crash(round / 10);
+            cluster.start(round / 10);
+        }
+        let until = cluster.now.after(ms(200));
+        while cluster.advance(until) {
+            for packet in &cluster.packets {
+                check_round_trip(&packet.message, &mut seen);
+            }
+        }
+    }
+    for kind in ["Proposal", "Vote", "Timeout", "NewView", "Request", "Blocks", "Boot", "Recorded"] {
+        assert!(seen.contains(kind), "no {kind} among {seen:?}");
+    }
+}
+
+fn check_round_trip(message: &Message, seen: &mut std::collections::BTreeSet<String>) {
+    let kind = format!("{:?}", message.body).split(['(', ' ']).next().unwrap().to_owned();
+    let mut out = Writer::default();
+    message.encode(&mut out);
+    let bytes = out.finish();
+    let mut reader = Reader::new(bytes.clone());
+    assert_eq!(Message::decode(&mut reader).as_ref(), Ok(message));
+    assert_eq!(reader.end(), Ok(()));
+    if seen.insert(kind) {
+        assert!((0..bytes.len()).all(|len| Message::decode(&mut Reader::new(bytes.slice(..len))).is_err()));
+    }
+}
+
+#[test]
+fn a_vote_under_another_signature_makes_no_certificate() {
+    let (set, keys) = set_of_real_keys();
+    let statement = Statement {
+        scope: *set.scope(),
+        kind: StatementKind::Vote,
+        view: View(1),
+        index: LogIndex(1),
+        digest: Digest([1; 32]),
+    };
+    let vote = |node: u64| (NodeId(node), keys[node as usize - 1].sign(&statement));
+    let assemble =
+        |votes: Vec<(NodeId, Signature)>| quorate_crypto::Certificate::assemble(statement, &set, votes);
+    use super::{Certifier, Inline};
+    assert!(Inline.holds(&assemble(vec![vote(1), vote(2), vote(3)]).unwrap(), &set));
+    assert!(!Inline.holds(&assemble(vec![vote(1), vote(2), (NodeId(3), vote(4).1)]).unwrap(), &set));
+    assert!(assemble(vec![vote(1), vote(2), vote(2)]).is_err(), "a signer counts once");
+}
