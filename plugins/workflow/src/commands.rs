@@ -26,6 +26,9 @@ const LEASE_MILLIS: [u64; 2] = [1_000, 86_400_000];
 const LEASE_MILLIS_USUAL: u64 = 30_000;
 /// The most work items of one claim.
 const CLAIMED_MAX: u32 = 100;
+/// About how many bytes of arguments one claim answers with, beyond one work item: the host bounds what a
+/// command writes and answers.
+const CLAIMED_BYTES_MAX: usize = 1 << 20;
 /// The most functions of one claim.
 const FUNCTIONS_MAX: usize = 64;
 
@@ -303,8 +306,13 @@ fn claim(
         found.extend(offered.map(|((_, case, frame), ())| ItemId(case, frame)));
     }
     let mut claimed = Vec::with_capacity(found.len());
+    let mut bytes = 0;
     for id in found {
         let Some(mut item) = ITEMS.get(ctx, &(id.0, id.1)) else { continue };
+        bytes += item.arguments.size();
+        if bytes > CLAIMED_BYTES_MAX && !claimed.is_empty() {
+            break;
+        }
         OFFERED.remove(ctx, &(item.function.as_str(), id.0, id.1));
         item.token += 1;
         let until = set_claim(ctx, id, &mut item, Some(worker), lease);

@@ -14,7 +14,8 @@ pub struct Limits {
     pub expression_fuel: u64,
     /// Levels of nested evaluation within an expression. 20 to 400: more would not fit the stack.
     pub expression_depth: u32,
-    /// About how many bytes one document of a case (input, output, context) may have. 1 KiB to 1 MiB.
+    /// About how many bytes one document of a case (input, output, context) may have. 1 KiB to
+    /// 512 KiB.
     pub document_bytes: usize,
     /// About how many bytes everything that a case holds may have. 4 KiB to 1 MiB less a reserve, since it
     /// is one value of the group's state.
@@ -29,7 +30,8 @@ pub struct Limits {
     pub case_depth: u8,
     /// Signals that a case may hold until it listens. 0 to 1,000.
     pub held_signals: usize,
-    /// Transitions that one command makes before it leaves the rest to the next entry. 1 to 10,000.
+    /// Transitions that one command makes before it leaves the rest to the next entry. 1 to 300: what
+    /// they add to the history is one value of the state.
     pub transitions_per_command: u32,
     /// Steps of expressions after which a command leaves the rest to the next entry. At least 1,000.
     pub fuel_per_command: u64,
@@ -63,14 +65,14 @@ impl Limits {
         let ranges = [
             ("expression_fuel", self.expression_fuel, 1_000, 1_000_000),
             ("expression_depth", self.expression_depth.into(), 20, 400),
-            ("document_bytes", self.document_bytes as u64, 1 << 10, 1 << 20),
+            ("document_bytes", self.document_bytes as u64, 1 << 10, 512 << 10),
             ("case_bytes", self.case_bytes as u64, 4 << 10, 960 << 10),
             ("history_events", self.history_events, 10, 1_000_000),
             ("open_items", self.open_items as u64, 1, 1_000),
             ("open_tasks", self.open_tasks as u64, 2, 10_000),
             ("case_depth", self.case_depth.into(), 1, 64),
             ("held_signals", self.held_signals as u64, 0, 1_000),
-            ("transitions_per_command", self.transitions_per_command.into(), 1, 10_000),
+            ("transitions_per_command", self.transitions_per_command.into(), 1, 300),
             ("fuel_per_command", self.fuel_per_command, 1_000, u64::MAX),
         ];
         ranges.into_iter().find(|(_, value, least, greatest)| !(*least..=*greatest).contains(value))

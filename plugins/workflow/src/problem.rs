@@ -11,6 +11,10 @@ const TYPES: &str = "https://serverlessworkflow.io/spec/1.0.0/errors/";
 /// The longest detail, in bytes.
 const DETAIL_BYTES_MAX: usize = 2_000;
 
+/// The longest text in a history's event, in bytes: one command's events together are one value of the
+/// state.
+const BRIEF_BYTES_MAX: usize = 300;
+
 /// The standard types, with their default status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standard {
@@ -101,6 +105,13 @@ impl Problem {
         Value::object(pairs).unwrap_or_default()
     }
 
+    /// The error as histories tell it: without what could make them long.
+    #[must_use]
+    pub fn brief(&self) -> Value {
+        let detail = self.detail.as_deref().map_or(Value::Null, brief);
+        Value::record([("type", brief(&self.kind)), ("status", Value::Int(self.status)), ("detail", detail)])
+    }
+
     /// An error from a document; what is missing becomes that of a standard type.
     #[must_use]
     pub fn from_value(value: &Value, otherwise: Standard) -> Self {
@@ -122,12 +133,12 @@ impl Problem {
 }
 
 fn shorten(mut text: String) -> String {
-    if text.len() > DETAIL_BYTES_MAX {
-        let mut end = DETAIL_BYTES_MAX;
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
-    }
+    text.truncate(text.floor_char_boundary(DETAIL_BYTES_MAX));
     text
+}
+
+/// The beginning of a text, as histories tell it.
+#[must_use]
+pub fn brief(text: &str) -> Value {
+    Value::text(&text[..text.floor_char_boundary(BRIEF_BYTES_MAX)])
 }

@@ -8,7 +8,7 @@ use super::case::{FrameId, State, What};
 use super::run::{Due, Hand, Live, Run};
 use crate::definition::Task;
 use crate::definition::program::{Await, Kind, Return};
-use crate::problem::{Problem, Standard};
+use crate::problem::{Problem, Standard, brief};
 use crate::store::{DEFINITIONS, ITEMS, Item, LATEST, OFFERED};
 use crate::value::Value;
 use crate::{Event, ItemId};
@@ -38,8 +38,9 @@ impl Run<'_> {
             claim: None,
             detached: !waits,
         };
+        self.spend(item.arguments.size());
         ITEMS.insert(self.ctx, &(hand.id, live.id), &item);
-        self.note(hand, What::WorkOffered, live, Value::text(function));
+        self.note(hand, What::WorkOffered, live, brief(function));
         self.offered(hand.id, live.id, function);
         if waits {
             self.keep(hand, live, State::Item);

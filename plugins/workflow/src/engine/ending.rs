@@ -19,6 +19,7 @@ impl Run<'_> {
         match self.shape_out(hand, &live, shape.as_ref(), [Some(&output), None], output.clone()) {
             Ok(output) => {
                 hand.case.output = Some(output.clone());
+                self.spend(output.size());
                 self.end(hand, Phase::Completed, What::CaseCompleted, Value::Null);
                 self.tell_parent(&hand.case, |frame| Action::Done(frame, output));
             }
@@ -33,7 +34,7 @@ impl Run<'_> {
         }
         hand.case.output = None;
         hand.case.error = Some(problem.clone());
-        self.end(hand, Phase::Faulted, What::CaseFaulted, problem.to_value());
+        self.end(hand, Phase::Faulted, What::CaseFaulted, problem.brief());
         self.tell_parent(&hand.case, |frame| Action::Raise(frame, problem));
     }
 

@@ -31,7 +31,7 @@ impl Run<'_> {
         if let Some(task) = &live.task {
             problem.instance.clone_from(&task.at);
         }
-        self.note(hand, What::TaskFaulted, live, problem.to_value());
+        self.note(hand, What::TaskFaulted, live, problem.brief());
         self.propagate(hand, live.parent, problem);
     }
 
@@ -83,7 +83,7 @@ impl Run<'_> {
         if !self.catches(hand, live, catch, &names)? {
             return Err(problem);
         }
-        self.note(hand, What::ErrorCaught, live, error.clone());
+        self.note(hand, What::ErrorCaught, live, problem.brief());
         if let Some(retry) = &catch.retry
             && let Some(delay) = self.delay(hand, live, retry, attempts, &names)?
         {

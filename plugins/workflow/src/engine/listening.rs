@@ -12,7 +12,7 @@ use super::scope::NONE;
 use crate::definition::Task;
 use crate::definition::program::{EventFilter, Events, ForEach, Kind, Read, Template, Until};
 use crate::jq;
-use crate::problem::{Problem, Standard};
+use crate::problem::{Problem, Standard, brief};
 use crate::store::LISTENERS;
 use crate::value::Value;
 
@@ -87,7 +87,7 @@ impl Run<'_> {
         }
         if !heard && hold && hand.case.held.len() < self.limits.held_signals {
             let live = self.root(hand);
-            let kind = event.field("type").cloned().unwrap_or_default();
+            let kind = told(&event);
             self.note(hand, What::SignalHeld, &live, kind);
             hand.case.held.push(event);
         }
@@ -113,7 +113,7 @@ impl Run<'_> {
             **place = heard;
         }
         if matched {
-            let kind = event.field("type").cloned().unwrap_or_default();
+            let kind = told(event);
             self.note(hand, What::EventConsumed, &live, kind);
             if size > self.limits.document_bytes {
                 let detail =
@@ -315,6 +315,11 @@ impl Run<'_> {
         }
         Ok(output)
     }
+}
+
+/// An event as histories tell it.
+pub(super) fn told(event: &Value) -> Value {
+    brief(event.field("type").and_then(Value::as_text).unwrap_or_default())
 }
 
 /// Whether an attribute is a text, or matches it as a regular expression for the whole.

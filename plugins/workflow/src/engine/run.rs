@@ -22,6 +22,10 @@ use crate::{Event, lifecycle};
 /// Definitions' parts that are kept decoded while an instance lives.
 const CACHED_MAX: usize = 2_000;
 
+/// Bytes of work items, events and new cases after which a command leaves the rest to the next entry: well
+/// below what the host lets one command write.
+const BYTES_PER_COMMAND: usize = 1 << 20;
+
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Due {
@@ -64,6 +68,7 @@ pub(crate) struct Run<'c> {
     ready: VecDeque<u64>,
     transitions_left: u32,
     fuel_left: u64,
+    bytes_left: usize,
 }
 
 thread_local! {
@@ -85,6 +90,7 @@ impl<'c> Run<'c> {
             ready: VecDeque::new(),
             transitions_left: limits.transitions_per_command,
             fuel_left: limits.fuel_per_command,
+            bytes_left: BYTES_PER_COMMAND,
         }
     }
 
@@ -145,7 +151,7 @@ impl<'c> Run<'c> {
                 while hand.case.phase == Phase::Active
                     && let Some(action) = hand.case.queue.pop_front()
                 {
-                    if run.transitions_left == 0 || run.fuel_left == 0 {
+                    if run.transitions_left == 0 || run.fuel_left == 0 || run.bytes_left == 0 {
                         hand.case.queue.push_front(action);
                         run.timer(Due::More, id, ROOT, run.now);
                         return;
@@ -158,6 +164,11 @@ impl<'c> Run<'c> {
                 }
             });
         }
+    }
+
+    /// Counts what a transition writes beside its case.
+    pub(super) fn spend(&mut self, bytes: usize) {
+        self.bytes_left = self.bytes_left.saturating_sub(bytes);
     }
 
     /// Writes what changed.

@@ -56,6 +56,7 @@ impl Run<'_> {
             history: 0,
             transitions: 0,
         };
+        self.spend(case.input.size());
         self.add(id, case);
         self.with(id, |run, hand| {
             let live = run.root(hand);

@@ -4,6 +4,7 @@
 //! command.
 
 use super::case::{Action, Attempts, Branch, State, What};
+use super::listening::told;
 use super::run::{Due, Hand, Live, Run};
 use super::scope::NONE;
 use crate::definition::program::{Await, Choice, Kind, Template, Then};
@@ -172,8 +173,9 @@ impl Run<'_> {
         let id = format!("{}-{}", hand.id, live.id);
         let event = super::cloud_event(event, &id, self.now)
             .map_err(|problem| Problem::standard(Standard::Runtime, problem))?;
-        let kind = event.field("type").cloned().unwrap_or_default();
-        self.note(hand, What::EventEmitted, live, kind);
+        self.note(hand, What::EventEmitted, live, told(&event));
+        // It is shown to watchers and perhaps kept for the next entry.
+        self.spend(event.size() * 2);
         self.publish_later(hand.id, live.id, event);
         Ok(())
     }

@@ -90,6 +90,20 @@ fn what_one_command_does_not_finish_goes_on_in_the_next_entries() {
 }
 
 #[test]
+fn what_one_command_would_write_too_much_of_goes_on_in_the_next_entries() {
+    let mut group = Group::with(Limits { case_bytes: 900 << 10, ..Limits::default() });
+    let branches: Vec<String> =
+        (0..15).map(|at| format!("{{b{at}: {{call: f, with: {{x: '${{ .x }}'}}}}}}")).collect();
+    let text = format!("do: [{{a: {{fork: {{branches: [{}]}}}}}}]", branches.join(","));
+    let reference = group.define(&(document("writes") + &text)).unwrap();
+    let case = group.start(&reference, &format!("{{\"x\":\"{}\"}}", "a".repeat(100_000))).unwrap();
+    let first = group.case(case).items.len();
+    assert!((5..15).contains(&first), "{first} at first");
+    group.pass(0);
+    assert_eq!(group.case(case).items.len(), 15);
+}
+
+#[test]
 fn signals_that_nobody_listens_to_are_bounded() {
     let mut group = Group::with(Limits { held_signals: 2, ..Limits::default() });
     let case = group.run_short(

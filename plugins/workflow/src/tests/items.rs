@@ -95,6 +95,20 @@ fn work_is_shown_and_claimed_by_function_and_in_order() {
 }
 
 #[test]
+fn a_claim_answers_with_no_more_than_fits() {
+    let mut group = Group::new();
+    let text = "do: [{a: {call: f, with: {x: '${ \"a\" * 100000 }'}}}]";
+    for _ in 0..15 {
+        group.run_short("large", text, "{}");
+    }
+    let functions = vec!["f".to_owned()];
+    let command = Command::Claim { functions, worker: "w".into(), limit: Some(100), lease: None };
+    let claimed: Vec<Claimed> = group.host.apply(command).unwrap().read().unwrap();
+    assert_eq!(claimed.len(), 10, "a mebibyte of them");
+    assert!(group.claim("f").is_some(), "the others are still offered");
+}
+
+#[test]
 fn claims_that_make_no_sense_are_refused() {
     let mut group = Group::new();
     let claim = |functions: &[&str], worker: &str, limit, lease| Command::Claim {
