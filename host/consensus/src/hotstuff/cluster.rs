@@ -462,17 +462,24 @@ impl Cluster {
         }
     }
 
-    /// In which part of the network an instance is in a view: now and then all are together, otherwise one or
-    /// two instances are apart.
+    /// In which part of the network an instance is in a view. Splits last for some views; mostly one of two
+    /// twins is apart, so that it may know a certificate that its other half does not, and now and then
+    /// somebody else is, too.
     fn part_in(&self, at: usize, view: View) -> u64 {
         let Some(seed) = self.split_views else { return 0 };
-        let mut random = Random(seed ^ view.0.wrapping_mul(0xd134_2543_de82_ef95));
+        let lasting = 1 + seed % 5;
+        let mut random = Random(seed ^ (view.0 / lasting).wrapping_mul(0xd134_2543_de82_ef95));
         let count = self.instances.len() as u64;
-        let apart = [random.below(count), random.below(count)];
-        match random.below(4) {
-            0 => 0,
-            1 => u64::from(apart[0] == at as u64),
-            _ => u64::from(apart.contains(&(at as u64))),
+        let is_twin = |at: &usize| self.instances[*at].conduct == Conduct::Twin;
+        let twins: Vec<usize> = (0..self.instances.len()).filter(is_twin).collect();
+        let twin = twins.get(random.below(twins.len() as u64) as usize);
+        let other = random.below(count) as usize;
+        if random.below(4) > 0 && twin == Some(&at) {
+            1
+        } else if random.below(2) > 0 && other == at {
+            2
+        } else {
+            0
         }
     }
 

@@ -297,6 +297,37 @@ fn twins_break_neither_rule_and_are_found_out() {
     }
 }
 
+/// Without the check, a certificate that stayed hidden commits against another one. The range is short since it
+/// is known to hold a scenario that shows it; the simulator looks through many more.
+#[test]
+fn twins_find_a_commit_without_the_check_for_consecutive_views() {
+    let members = keys(4);
+    let run = |number| scenario(&members, CommitRule::TwoChain, number, Healing::Skipped).violation;
+    break_rule(Some(RuleBroken::CommitConsecutiveViews));
+    let found = (1_140..1_180).find(|number| run(*number).is_some());
+    break_rule(None);
+    assert!(found.is_some(), "the planted fault is not found");
+    assert_eq!(found.and_then(run), None, "the same scenario is sound with the rule in place");
+}
+
+/// How often twins show anything, and that nothing breaks; run with `--ignored --nocapture`.
+#[test]
+#[ignore = "a measurement of minutes"]
+#[allow(clippy::disallowed_methods)]
+fn twins_measure_sound_rules() {
+    let tried = std::env::var("QUORATE_SCENARIOS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000);
+    for (count, rule) in [(4, CommitRule::TwoChain), (4, CommitRule::ThreeChain), (7, CommitRule::TwoChain)] {
+        let (members, mut useful, mut healed) = (keys(count), 0, 0);
+        for number in 0..tried {
+            let outcome = scenario(&members, rule, number, Healing::Shown);
+            assert_eq!(outcome.violation, None, "n = {count}, {rule:?}, scenario {number}");
+            useful += u64::from(outcome.equivocated && outcome.commits > 0);
+            healed += u64::from(outcome.healed);
+        }
+        println!("n = {count}, {rule:?}: {useful} useful and {healed} healed of {tried}");
+    }
+}
+
 /// How many scenarios it takes to find each planted fault; run with `--ignored --nocapture`, since it is a
 /// measurement. `QUORATE_SCENARIOS` says how many are tried.
 #[test]
