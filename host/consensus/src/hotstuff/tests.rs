@@ -328,6 +328,40 @@ fn twins_measure_sound_rules() {
     }
 }
 
+/// A replica that votes under keys of another epoch would make certificates that nobody can check.
+#[test]
+fn a_replica_starts_only_with_the_keys_of_its_epoch() {
+    use super::cluster::{Imitation, TIMINGS};
+    use crate::{Now, Replica, Start, StartError};
+    let cluster = honest(4, 14);
+    let start = || Start {
+        group: GroupId(9),
+        node: NodeId(1),
+        seed: 1,
+        timings: TIMINGS,
+        base: cluster.instances[0].disk.mark.clone(),
+        hard_state: None,
+        entries: Vec::new(),
+    };
+    let now = Now { time: cluster.now, wall: quorate_types::HlcTimestamp::from_unix_ms(1_000) };
+    let refused = Replica::start(start(), now).map(|_| ());
+    assert_eq!(refused, Err(StartError::NoIdentity(Protocol::HotStuff)));
+    let with = |set: ValidatorSet, group: GroupId| {
+        let identity = super::Identity {
+            set: std::sync::Arc::new(set),
+            signer: std::sync::Arc::new(Imitation(NodeId(1))),
+            certifier: std::sync::Arc::new(super::Inline),
+            boot: quorate_types::BootNumber(1),
+            settings: Settings::default(),
+        };
+        Replica::start_signing(Start { group, ..start() }, identity, now).map(|_| ())
+    };
+    assert_eq!(with(cluster.set().clone(), GroupId(9)), Ok(()));
+    assert_eq!(with(cluster.set().clone(), GroupId(8)), Err(StartError::OtherSigners(Epoch(1))));
+    let five = Cluster::new(&keys(5), &[Conduct::Honest; 5], Settings::default(), 1, 1);
+    assert_eq!(with(five.set().clone(), GroupId(9)), Err(StartError::OtherSigners(Epoch(1))));
+}
+
 /// How many scenarios it takes to find each planted fault; run with `--ignored --nocapture`, since it is a
 /// measurement. `QUORATE_SCENARIOS` says how many are tried.
 #[test]
