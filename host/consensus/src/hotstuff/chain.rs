@@ -19,8 +19,9 @@ use quorate_types::{Digest, Entry, LogIndex, Position};
 use super::block::{Block, Header};
 use super::rules;
 
-/// Blocks beside the log; more are dropped. Honest leaders make one a view, and each commit clears them.
-pub(super) const SIDE_BLOCKS_MAX: usize = 64;
+/// Blocks beside the log; beyond, the one of the lowest view goes. Each view that is given up leaves one at
+/// most and each commit clears them, so this is hours without a commit at the longest waiting time.
+pub(super) const SIDE_BLOCKS_MAX: usize = 4 << 10;
 
 /// The block tree.
 #[derive(Debug)]
@@ -103,7 +104,7 @@ impl Chain {
         })
     }
 
-    /// Adds a block beside the log, if there is room and its parent is here; whether it is here now.
+    /// Adds a block beside the log, if its parent is here; whether it is here now.
     pub(super) fn add(&mut self, block: Block) -> bool {
         if self.header(&block.digest()).is_some() {
             return true;
@@ -111,11 +112,21 @@ impl Chain {
         let fits = self
             .header(&block.header().parent)
             .is_some_and(|parent| rules::follows(parent, block.header().parent, block.header()));
-        if !fits || self.side.len() >= SIDE_BLOCKS_MAX {
+        if !fits {
             return false;
         }
+        self.make_room();
         self.side.insert(block.digest(), Side { block, was_logged: false });
         true
+    }
+
+    fn make_room(&mut self) {
+        let view = |side: &Side| side.block.header().view();
+        while self.side.len() >= SIDE_BLOCKS_MAX {
+            let lowest = self.side.iter().min_by_key(|(digest, side)| (view(side), **digest));
+            let Some(digest) = lowest.map(|(digest, _)| *digest) else { return };
+            self.side.remove(&digest);
+        }
     }
 
     /// Makes the log run through this block; the entries that then follow the place where it turned off, to
@@ -132,10 +143,11 @@ impl Chain {
             return Some(Vec::new());
         }
         let fork = self.header(&at)?.position.index;
+        // Taken out before others come in, which may push out what is beside the log.
+        let taken: Vec<Side> = path.iter().rev().filter_map(|digest| self.side.remove(digest)).collect();
         self.cut_after(fork);
-        let mut entries = Vec::with_capacity(path.len());
-        for digest in path.into_iter().rev() {
-            let side = self.side.remove(&digest)?;
+        let mut entries = Vec::with_capacity(taken.len());
+        for side in taken {
             entries.push(side.block.entry());
             self.push(side.block);
         }
@@ -161,6 +173,7 @@ impl Chain {
         while self.log.back().is_some_and(|block| block.header().position.index > index) {
             if let Some(block) = self.log.pop_back() {
                 self.places.remove(&block.digest());
+                self.make_room();
                 self.side.insert(block.digest(), Side { block, was_logged: true });
             }
         }
