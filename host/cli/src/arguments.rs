@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use quorate_transport::pki::Role;
 
 use crate::exit;
+use crate::workflow::WorkflowCommand;
 
 /// A consensus node whose state machines are WebAssembly components.
 #[derive(Debug, Parser)]
@@ -59,6 +60,9 @@ pub enum Command {
     Query(QueryArguments),
     /// Follows a group's events until interrupted.
     Watch(WatchArguments),
+    /// Defines workflows, runs cases and serves their functions.
+    #[command(subcommand)]
+    Workflow(WorkflowCommand),
     /// Shows how each node is.
     Status(StatusArguments),
     /// Hands a group's leadership to another node.

@@ -15,3 +15,4 @@ pub mod output;
 pub mod setup;
 mod signals;
 mod threads;
+pub mod workflow;

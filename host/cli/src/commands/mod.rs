@@ -21,7 +21,7 @@ use clap::CommandFactory;
 use crate::arguments::{Arguments, Command};
 use crate::output::Output;
 use crate::threads::on_one_thread;
-use crate::{bench, demo, exit};
+use crate::{bench, demo, exit, workflow};
 
 /// Carries out what the arguments say and shows how it ended.
 #[must_use]
@@ -48,6 +48,7 @@ fn carry_out(command: Command, output: Output) -> Result<()> {
         Command::Submit(arguments) => on_one_thread(call::submit(arguments, output)),
         Command::Query(arguments) => on_one_thread(call::query(arguments, output)),
         Command::Watch(arguments) => on_one_thread(watch::run(arguments, output)),
+        Command::Workflow(command) => on_one_thread(workflow::run(command, output)),
         Command::Status(arguments) => on_one_thread(status::run(arguments, output)),
         Command::TransferLeader(arguments) => on_one_thread(group::transfer_leader(arguments, output)),
         Command::Snapshot(arguments) => on_one_thread(group::snapshot(arguments, output)),

@@ -20,8 +20,8 @@ pub(super) struct Remote {
 /// What became of a command.
 #[derive(Debug)]
 pub(super) enum Became {
-    /// It was carried out, with this answer.
-    Done(Value),
+    /// It was carried out.
+    Done,
     /// It was refused, with this name and sentence.
     Refused(String, String),
 }
@@ -54,7 +54,7 @@ impl Remote {
     /// Submits a command whose refusal is no error.
     pub(super) async fn attempt(&self, name: &str, body: &Value) -> Result<Became> {
         match self.session.submit(name, value::json_to_cbor(body)?).await? {
-            Outcome::Done { body, .. } => decode(&body).map(Became::Done),
+            Outcome::Done { .. } => Ok(Became::Done),
             Outcome::Rejected(rejection) => Ok(Became::Refused(rejection.name, rejection.message)),
         }
     }

@@ -69,7 +69,7 @@ async fn serve(remote: &Remote, arguments: &WorkerArguments, item: &Value, outpu
     };
     let body = json!({ "item": item["item"], "token": item["token"], field: value });
     match remote.attempt(command, &body).await? {
-        Became::Done(_) => told(output, item, command),
+        Became::Done => told(output, item, command),
         Became::Refused(name, message) => {
             output.hint(&message);
             told(output, item, &name)

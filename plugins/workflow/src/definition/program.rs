@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::jq::Filter;
 use crate::value::Value;
 
-/// A task's place in [`Program::tasks`](super::Program).
+/// A task's place in `Program::tasks`.
 pub type TaskId = u16;
 
 /// What a task or workflow does to the data that reaches it.
