@@ -16,7 +16,7 @@ const LINE_CHARACTERS_MAX: usize = 120;
 const FILE_LINES_MAX: usize = 800;
 
 /// Directories with Rust source of the workspace.
-const SOURCE_DIRECTORIES: &[&str] = &["host", "sdk", "tests", "benches", "xtask"];
+const SOURCE_DIRECTORIES: &[&str] = &["host", "plugins", "sdk", "tests", "benches", "xtask"];
 
 /// Who may depend on whom, development dependencies aside. What is not listed may depend on anything.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -47,6 +47,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("quorate-client", &["quorate-proto"]),
     ("quorate-kv", &["quorate-sdk"]),
     ("quorate-ledger", &["quorate-sdk"]),
+    ("quorate-workflow", &["quorate-sdk"]),
     ("xtask", &[]),
 ];
 

@@ -54,6 +54,16 @@ pub fn component(example: &str) -> PathBuf {
     build(&repository().join("sdk/examples").join(example))
 }
 
+/// A component of `plugins/`, built at its first use.
+///
+/// # Panics
+///
+/// If it does not build.
+#[must_use]
+pub fn plugin(name: &str) -> PathBuf {
+    build(&repository().join("plugins").join(name))
+}
+
 /// The component with a command for every misbehaviour, built at its first use.
 ///
 /// # Panics
