@@ -54,7 +54,7 @@ pub struct StartArguments {
     pub version: Option<String>,
     /// A business key: a second start under the same key finds the case of the first.
     #[arg(long)]
-    pub key: Option<String>,
+    pub business_key: Option<String>,
     /// The input, a file of JSON; `-` for standard input.
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,

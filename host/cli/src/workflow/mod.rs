@@ -91,7 +91,7 @@ async fn define(arguments: DefineArguments, output: Output) -> Result<()> {
 async fn start(arguments: StartArguments, output: Output) -> Result<()> {
     let (namespace, name) = split_name(&arguments.workflow)?;
     let body = json!({
-        "namespace": namespace, "name": name, "version": arguments.version, "key": arguments.key,
+        "namespace": namespace, "name": name, "version": arguments.version, "key": arguments.business_key,
         "input": read_input(arguments.input.as_deref())?,
     });
     let remote = Remote::connect(&arguments.group, &arguments.connection).await?;
