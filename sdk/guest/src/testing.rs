@@ -37,10 +37,11 @@
 //! }
 //!
 //! let mut host = TestHost::<Counter>::new();
-//! let total: u64 = host.apply(Command::Add { amount: 5 }).unwrap().read().unwrap();
+//! let total: u64 = host.apply(Command::Add { amount: 5 })?.read()?;
 //! assert_eq!(total, 5);
-//! assert_eq!(host.query::<u64>(Query::Total).unwrap(), 5);
+//! assert_eq!(host.query::<u64>(Query::Total), Ok(5));
 //! host.check_determinism();
+//! # Ok::<(), Rejection>(())
 //! ```
 
 use std::cell::RefCell;

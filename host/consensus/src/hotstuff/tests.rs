@@ -284,16 +284,15 @@ fn the_same_seed_gives_the_same_run() {
 
 #[test]
 fn twins_break_neither_rule_and_are_found_out() {
-    let members = keys(4);
-    for rule in [CommitRule::TwoChain, CommitRule::ThreeChain] {
-        let mut useful = 0;
+    for (count, rule) in [(4, CommitRule::TwoChain), (4, CommitRule::ThreeChain), (7, CommitRule::TwoChain)] {
+        let (members, mut useful) = (keys(count), 0);
         for number in 0..60 {
             let outcome = scenario(&members, rule, number, Healing::Shown);
-            assert_eq!(outcome.violation, None, "{rule:?}, scenario {number}");
-            assert!(outcome.healed, "{rule:?}, scenario {number} makes no progress");
+            assert_eq!(outcome.violation, None, "n = {count}, {rule:?}, scenario {number}");
+            assert!(outcome.healed, "n = {count}, {rule:?}, scenario {number} makes no progress");
             useful += u32::from(outcome.equivocated && outcome.commits > 0);
         }
-        assert!(useful > 30, "{rule:?}: only {useful} of 60 scenarios show anything");
+        assert!(useful > 30, "n = {count}, {rule:?}: only {useful} of 60 scenarios show anything");
     }
 }
 
@@ -308,24 +307,6 @@ fn twins_find_a_commit_without_the_check_for_consecutive_views() {
     break_rule(None);
     assert!(found.is_some(), "the planted fault is not found");
     assert_eq!(found.and_then(run), None, "the same scenario is sound with the rule in place");
-}
-
-/// How often twins show anything, and that nothing breaks; run with `--ignored --nocapture`.
-#[test]
-#[ignore = "a measurement of minutes"]
-#[allow(clippy::disallowed_methods)]
-fn twins_measure_sound_rules() {
-    let tried = std::env::var("QUORATE_SCENARIOS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000);
-    for (count, rule) in [(4, CommitRule::TwoChain), (4, CommitRule::ThreeChain), (7, CommitRule::TwoChain)] {
-        let (members, mut useful, mut healed) = (keys(count), 0, 0);
-        for number in 0..tried {
-            let outcome = scenario(&members, rule, number, Healing::Shown);
-            assert_eq!(outcome.violation, None, "n = {count}, {rule:?}, scenario {number}");
-            useful += u64::from(outcome.equivocated && outcome.commits > 0);
-            healed += u64::from(outcome.healed);
-        }
-        println!("n = {count}, {rule:?}: {useful} useful and {healed} healed of {tried}");
-    }
 }
 
 /// A replica that votes under keys of another epoch would make certificates that nobody can check.
@@ -360,27 +341,6 @@ fn a_replica_starts_only_with_the_keys_of_its_epoch() {
     assert_eq!(with(cluster.set().clone(), GroupId(8)), Err(StartError::OtherSigners(Epoch(1))));
     let five = Cluster::new(&keys(5), &[Conduct::Honest; 5], Settings::default(), 1, 1);
     assert_eq!(with(five.set().clone(), GroupId(9)), Err(StartError::OtherSigners(Epoch(1))));
-}
-
-/// How many scenarios it takes to find each planted fault; run with `--ignored --nocapture`, since it is a
-/// measurement. `QUORATE_SCENARIOS` says how many are tried.
-#[test]
-#[ignore = "a measurement of minutes"]
-#[allow(clippy::disallowed_methods)]
-fn twins_measure_planted_faults() {
-    let members = keys(4);
-    let tried = std::env::var("QUORATE_SCENARIOS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000);
-    for rule in
-        [RuleBroken::ExtendHighest, RuleBroken::TimeoutRaisesLastVoted, RuleBroken::CommitConsecutiveViews]
-    {
-        break_rule(Some(rule));
-        let is_found = |number: &u64| {
-            scenario(&members, CommitRule::TwoChain, *number, Healing::Skipped).violation.is_some()
-        };
-        let found = (0..tried).find(is_found);
-        break_rule(None);
-        println!("{rule:?}: {found:?} of {tried}");
-    }
 }
 
 #[test]
