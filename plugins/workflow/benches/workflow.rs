@@ -16,23 +16,7 @@ const CASES: u64 = 16;
 const TRANSITIONS: u64 = 12;
 
 /// What a case does without waiting: sets, conditions, a loop.
-const DATA: &str = r#"
-document: { dsl: 1.0.0, namespace: bench, name: data, version: 1.0.0 }
-do:
-  - total: { set: '${ . + { total: ([ .lines[] | .quantity * .price ] | add) } }' }
-  - size: { switch: [ { large: { when: .total > 100, then: large } }, { small: { then: small } } ] }
-  - large: { set: { total: '${ .total }', kind: large, lines: '${ .lines }' }, then: each }
-  - small: { set: { total: '${ .total }', kind: small, lines: '${ .lines }' } }
-  - each:
-      for: { each: line, in: .lines }
-      do:
-        - count: { set: '${ . + { count: (.count + $line.quantity) } }' }
-        - note: { if: .count > 1000, set: { never: true } }
-  - guarded:
-      try: [ { raise: { raise: { error: { type: 'https://e.com/x', status: 400 } } } } ]
-      catch: { do: [ { handled: { set: '${ . + { handled: true } }' } } ] }
-  - last: { set: { total: '${ .total }', count: '${ .count }' }, export: { as: . } }
-"#;
+const DATA: &str = include_str!("data.yaml");
 
 const INPUT: &str = r#"{"lines":[{"sku":"a","quantity":2,"price":30},{"sku":"b","quantity":1,"price":70}]}"#;
 
