@@ -4,6 +4,8 @@
 //! Relies on the node and on the client library. Promises tables for people, JSON for programs, and an
 //! exit status that tells what kind of failure it was. Knows nothing of how consensus works.
 
+#[cfg(unix)]
+mod allocator;
 pub mod arguments;
 pub mod bench;
 pub mod cluster;
