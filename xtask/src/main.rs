@@ -133,7 +133,7 @@ fn demo(workspace: &Workspace, profile: Profile, arguments: &[String]) -> Result
 }
 
 fn sim(workspace: &Workspace, arguments: &[String]) -> Result<()> {
-    wasm::ensure_target(workspace)?;
+    wasm::ensure_tools(workspace)?;
     workspace.step("build the simulator", || {
         steps::run(workspace.cargo("build").args([
             "--release",

@@ -12,7 +12,7 @@ use crate::{tidy, wasm};
 pub fn test(workspace: &Workspace) -> Result<()> {
     tidy(workspace)?;
     workspace.step("format", || run(workspace.cargo("fmt").args(["--all", "--", "--check"])))?;
-    wasm::ensure_target(workspace)?;
+    wasm::ensure_tools(workspace)?;
     workspace.step("lints", || {
         run(workspace.cargo("clippy").args(["--workspace", "--all-targets", "--", "-D", "warnings"]))
     })?;

@@ -17,8 +17,11 @@ pub const COMPONENTS: &[&str] = &["kv", "ledger", "workflow"];
 /// The folders that hold them.
 const FOLDERS: &[&str] = &["sdk/examples", "plugins"];
 
-/// Makes sure that the compiler can produce WebAssembly.
-pub fn ensure_target(workspace: &Workspace) -> Result<()> {
+/// Makes sure that everything can be compiled: the allocator needs `make`, components their target.
+pub fn ensure_tools(workspace: &Workspace) -> Result<()> {
+    if !steps::succeeds(Command::new("make").arg("--version")) {
+        bail!("`make` is missing, which builds the memory allocator: install it (Debian: build-essential)");
+    }
     if has_target() {
         return Ok(());
     }
@@ -39,7 +42,7 @@ pub fn ensure_target(workspace: &Workspace) -> Result<()> {
 
 /// Builds these components into `<target>/components`. The `quorate` binary must have been built.
 pub fn build_components(workspace: &Workspace, profile: Profile, components: &[&str]) -> Result<()> {
-    ensure_target(workspace)?;
+    ensure_tools(workspace)?;
     for name in components {
         let folders = FOLDERS.iter().map(|folder| workspace.root.join(folder).join(name));
         let Some(folder) = folders.into_iter().find(|folder| folder.is_dir()) else {
