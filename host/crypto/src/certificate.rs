@@ -121,6 +121,12 @@ impl Certificate {
         &self.signers
     }
 
+    /// Their signatures, in the order of the members.
+    #[must_use]
+    pub fn signatures(&self) -> &[Signature] {
+        &self.signatures
+    }
+
     /// Names this certificate byte by byte, for remembering that it was verified. Never an identity: the
     /// same statement has many certificates.
     #[must_use]

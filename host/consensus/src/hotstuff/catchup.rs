@@ -4,6 +4,7 @@
 //! what a certificate covers: blocks and snapshots come with headers that lead to one, and what a chain of
 //! headers commits is decided by the same rule as everywhere. Knows nothing of what a snapshot holds.
 
+use quorate_crypto::Certificate;
 use quorate_types::{Entry, EntryKind, LogIndex, NodeId, View};
 
 use super::block::{Block, Header};
@@ -81,9 +82,14 @@ impl HotStuff {
         }
     }
 
-    /// The blocks after a place of the log, and the headers that lead to the next certificate kept.
+    /// The blocks after a place of the log, and the headers that lead to the next certificate kept which commits
+    /// something there: whoever is behind asks from its last commit on, and would be given the same again.
     fn blocks_after(&self, after: LogIndex, bytes_max: usize) -> Option<Blocks> {
-        let kept = self.milestones.range(after.next()..).next().map(|(_, certificate)| certificate);
+        let commits = |certificate: &&Certificate| {
+            let ancestry = self.chain.ancestry(certificate.statement().digest);
+            rules::commits(self.rule, ancestry).is_some_and(|header| header.position.index > after)
+        };
+        let kept = self.milestones.range(after.next()..).map(|(_, certificate)| certificate).find(commits);
         let certificate = match (&self.high, kept) {
             (_, Some(kept)) => kept,
             (Justify::Certified(high), None) => high,
@@ -156,6 +162,9 @@ impl HotStuff {
             && statement.view == parent.view()
             && statement.index == parent.position.index
             && self.holds(&blocks.certificate);
+        #[cfg(any(test, feature = "planted"))]
+        let certified =
+            certified || super::planted::is_broken(super::planted::RuleBroken::BlocksAreCertified);
         let commit = rules::commits(self.rule, headers.iter().rev()).map(|header| header.position.index);
         certified.then_some(Proven { blocks: bodies, commit })
     }
@@ -164,22 +173,33 @@ impl HotStuff {
         let root = blocks.root;
         let is_root = root.position == self.chain.root().position && root.hlc == self.chain.root().hlc;
         let digest = root.digest();
-        if self.is_rooted && self.chain.header(&digest).is_none() || !self.is_rooted && !is_root {
+        let is_known = self.is_rooted && self.chain.header(&digest).is_some();
+        if !is_known && !is_root {
             return;
         }
         let Some(proven) = self.prove(&blocks) else {
             self.counters.certificates_refused += 1;
             return;
         };
-        if !self.is_rooted {
+        if !is_known {
+            // Of a root only its place was known, at which a lying leader may have proposed a second block: the
+            // one that a commit after it proves is the right one.
+            if self.is_rooted {
+                if proven.commit.is_none_or(|commit| commit < root.position.index) {
+                    return;
+                }
+                turn.reset = Some(root.position);
+            }
             self.chain.set_root(root);
             self.is_rooted = true;
             self.mark_header = Some(root);
             turn.must_persist = true;
         }
         let commit = proven.commit.unwrap_or(LogIndex::ZERO);
+        let mut is_further = false;
         for block in proven.blocks {
             let (digest, index) = (block.digest(), block.header().position.index);
+            is_further |= self.chain.header(&digest).is_none();
             if !self.chain.add(block) {
                 break;
             }
@@ -188,7 +208,11 @@ impl HotStuff {
             }
         }
         self.take_certificate(turn, blocks.certificate);
-        self.search = None;
+        // An answer that brought nothing calls for no other at once: the search goes on in its own time, with
+        // another peer.
+        if is_further {
+            self.search = None;
+        }
         if self.is_missing_blocks() || self.commit < commit {
             self.look_for_blocks(turn, from);
         }
@@ -227,10 +251,13 @@ impl HotStuff {
         if position.index <= self.commit && !self.chain.holds(position) {
             return turn.fence(format!("a snapshot at {position} was installed over another history"));
         }
-        if self.chain.holds(position) {
+        let root = offered.filter(|root| root.position == position && root.hlc == mark.hlc);
+        // A block at the same place is another one if a lying leader proposed two, unless it is committed.
+        let is_same = position.index <= self.commit
+            || root.is_some_and(|root| self.chain.header_at(position.index) == Some(&root));
+        if is_same {
             self.chain.compact(position.index.next());
         } else {
-            let root = offered.filter(|root| root.position == position && root.hlc == mark.hlc);
             self.is_rooted = root.is_some();
             self.chain.restart(root.unwrap_or_else(|| unknown(&mark)));
             turn.reset = Some(position);

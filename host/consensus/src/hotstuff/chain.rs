@@ -189,6 +189,16 @@ impl Chain {
         self.side.values().filter(|side| side.was_logged).map(|side| &side.block)
     }
 
+    /// The blocks beside the log.
+    pub(super) fn beside(&self) -> impl Iterator<Item = &Block> {
+        self.side.values().map(|side| &side.block)
+    }
+
+    /// The blocks of the log, after the root.
+    pub(super) fn logged(&self) -> impl Iterator<Item = &Block> {
+        self.log.iter()
+    }
+
     /// Takes back what [`Chain::cut`] gave, after a restart.
     pub(super) fn restore(&mut self, block: Block) {
         if !self.places.contains_key(&block.digest()) {
@@ -206,9 +216,17 @@ impl Chain {
         }
     }
 
-    /// Forgets every block and starts after another root.
+    /// Starts after another root. Blocks of the log that stand after it may have been voted for: they stay, beside
+    /// the log, until a commit settles them.
     pub(super) fn restart(&mut self, root: Header) {
+        let (log, side) = (std::mem::take(&mut self.log), std::mem::take(&mut self.side));
         *self = Self::new(root);
+        self.side = side;
+        self.prune(root.position.index);
+        for block in log.into_iter().filter(|block| block.header().position.index > root.position.index) {
+            self.make_room();
+            self.side.insert(block.digest(), Side { block, was_logged: true });
+        }
     }
 
     /// Learns which block the root is; what follows it stays only if it follows this one.

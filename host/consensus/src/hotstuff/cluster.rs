@@ -150,7 +150,6 @@ pub struct Instance {
 
 #[derive(Clone, Debug)]
 pub(super) struct Packet {
-    at: Time,
     to: usize,
     from: NodeId,
     pub(super) message: Message,
@@ -178,6 +177,8 @@ pub struct Counts {
     pub commits: u64,
     /// Proposals accepted into blocks.
     pub proposed: u64,
+    /// Bytes of hard states and entries that all instances together asked to be persisted.
+    pub persisted_bytes: u64,
 }
 
 /// A simulated cluster.
@@ -189,7 +190,9 @@ pub struct Cluster {
     pub config: EpochConfig,
     set: Arc<ValidatorSet>,
     settings: Settings,
-    pub(super) packets: Vec<Packet>,
+    /// What is on its way, by arrival and age.
+    pub(super) packets: BTreeMap<(Time, u64), Packet>,
+    sent: u64,
     /// The time of all.
     pub now: Time,
     /// What can go wrong.
@@ -211,6 +214,7 @@ pub struct Cluster {
     /// The first violation of safety.
     pub violation: Option<String>,
     proposals: u64,
+    path: u64,
 }
 
 /// The keys of nodes 1 to `count`; their derivation is slow, so share them between runs.
@@ -262,7 +266,8 @@ impl Cluster {
             config,
             set: Arc::new(set),
             settings,
-            packets: Vec::new(),
+            packets: BTreeMap::new(),
+            sent: 0,
             now: Time(1_000_000),
             weather: Weather { delay_us_max: 1_000, ..Weather::default() },
             random: Random(seed),
@@ -274,6 +279,7 @@ impl Cluster {
             counts: Counts::default(),
             violation: None,
             proposals: 0,
+            path: seed,
         };
         for (one, conduct) in members.iter().zip(conduct) {
             for _ in 0..if *conduct == Conduct::Twin { 2 } else { 1 } {
@@ -367,7 +373,7 @@ impl Cluster {
         instance.unflushed.clear();
         instance.held.clear();
         instance.replica = None;
-        self.packets.retain(|packet| packet.to != at);
+        self.packets.retain(|_, packet| packet.to != at);
     }
 
     fn clock(&self) -> Now {
@@ -377,6 +383,7 @@ impl Cluster {
     /// Gives an instance one input and carries out what it asks for, but flushes.
     pub fn step(&mut self, at: usize, input: Input) {
         let now = self.clock();
+        self.path = Random(self.path ^ (now.time.0 << 6) ^ at as u64).number();
         let Some(replica) = &mut self.instances[at].replica else { return };
         let effects = replica.step(now, input);
         self.carry_out(at, effects);
@@ -387,6 +394,9 @@ impl Cluster {
         self.counts.proposed += effects.proposed.iter().filter(|(_, result)| result.is_ok()).count() as u64;
         let is_honest = self.instances[at].conduct == Conduct::Honest;
         if let Some(persist) = effects.persist {
+            let entries: usize = persist.entries.iter().map(Entry::encoded_len).sum();
+            self.counts.persisted_bytes +=
+                (persist.hard_state.as_ref().map_or(0, Bytes::len) + entries) as u64;
             self.instances[at].unflushed.push_back(persist);
         }
         for outgoing in effects.messages {
@@ -457,8 +467,9 @@ impl Cluster {
                 continue;
             }
             let delay = 100 + self.random.below(self.weather.delay_us_max.max(1));
-            let at = Time(self.now.0 + delay);
-            self.packets.push(Packet { at, to: target, from, message: message.clone() });
+            self.sent += 1;
+            let arrival = (Time(self.now.0 + delay), self.sent);
+            self.packets.insert(arrival, Packet { to: target, from, message: message.clone() });
         }
     }
 
@@ -505,8 +516,15 @@ impl Cluster {
 
     /// Proposes a new body at one instance.
     pub fn propose(&mut self, at: usize) {
+        self.propose_bytes(at, 8);
+    }
+
+    /// Proposes a new body of so many bytes, at least 8, at one instance.
+    pub fn propose_bytes(&mut self, at: usize, count: usize) {
         self.proposals += 1;
-        let body = Bytes::from(self.proposals.to_le_bytes().to_vec());
+        let mut body = self.proposals.to_le_bytes().to_vec();
+        body.resize(count.max(8), 0);
+        let body = Bytes::from(body);
         let proposal = Proposal { id: ProposalId(self.proposals), kind: EntryKind::Batch, body };
         self.step(at, Input::Propose(proposal));
     }
@@ -519,8 +537,8 @@ impl Cluster {
                 next = Some((time, event));
             }
         };
-        for (place, packet) in self.packets.iter().enumerate() {
-            offer(packet.at, Event::Packet(place));
+        if let Some((arrival, _)) = self.packets.first_key_value() {
+            offer(arrival.0, Event::Packet);
         }
         for (at, instance) in self.instances.iter().enumerate() {
             if !instance.unflushed.is_empty() && instance.replica.is_some() {
@@ -541,8 +559,8 @@ impl Cluster {
         };
         self.now = self.now.max(time);
         match event {
-            Event::Packet(place) => {
-                let packet = self.packets.swap_remove(place);
+            Event::Packet => {
+                let Some((_, packet)) = self.packets.pop_first() else { return false };
                 let Ok(check) = packet.message.clone().into_signed(packet.from).check(&self.set) else {
                     return true;
                 };
@@ -602,6 +620,12 @@ impl Cluster {
         self.instances.iter().filter(|instance| instance.conduct == Conduct::Honest)
     }
 
+    /// A number made of which instance did something when: two runs that differ have different ones.
+    #[must_use]
+    pub fn path(&self) -> u64 {
+        self.path
+    }
+
     /// The digest of a log, for comparing runs.
     #[must_use]
     pub fn trace(&self) -> Digest {
@@ -612,7 +636,7 @@ impl Cluster {
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    Packet(usize),
+    Packet,
     Flush(usize),
     Tick(usize),
 }

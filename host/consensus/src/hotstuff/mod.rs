@@ -78,6 +78,7 @@ mod chain;
 #[cfg(any(test, feature = "planted"))]
 pub mod cluster;
 mod evidence;
+mod footprint;
 mod leadership;
 mod message;
 mod normal;
@@ -102,6 +103,7 @@ use quorate_types::{
 
 pub use block::{Block, Header, Schedule};
 pub use evidence::{Evidence, EvidenceError};
+pub use footprint::Footprint;
 pub use message::{Blocks, Body, HEADERS_MAX, Justify, Life, Message, Offer, Proposal, Timeout};
 pub use rules::CommitRule;
 pub use voter::{Certifier, Inline, Signer};

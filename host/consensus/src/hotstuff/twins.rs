@@ -29,6 +29,8 @@ pub struct Outcome {
     pub equivocated: bool,
     /// Entries with a body that were committed.
     pub commits: u64,
+    /// Tells what happened from what happened in another scenario.
+    pub path: u64,
 }
 
 /// Runs one scenario among these members ([`super::cluster::keys`]); [`Healing`] says how it ends.
@@ -51,7 +53,8 @@ pub fn scenario(members: &[Validator], rule: CommitRule, number: u64, healing: H
     }
     let equivocated = cluster.equivocations > 0;
     let healed = healing == Healing::Skipped || cluster.heals_within(HEALING);
-    Outcome { violation: cluster.violation.take(), healed, equivocated, commits: cluster.counts.commits }
+    let (commits, path) = (cluster.counts.commits, cluster.path());
+    Outcome { violation: cluster.violation.take(), healed, equivocated, commits, path }
 }
 
 /// The network is split, loses and delays for a while, and then otherwise.
@@ -71,9 +74,11 @@ fn split_by_phases(cluster: &mut Cluster, random: &mut Random) {
     }
 }
 
-/// Each view has a network of its own, so that a certificate made in one may stay hidden in the next.
+/// Each view has a network of its own, so that a certificate made in one may stay hidden in the next. Where
+/// messages take as long as a replica waits, proposals meet replicas that gave their view up.
 fn split_by_views(cluster: &mut Cluster, random: &mut Random) {
     cluster.split_views = Some(random.number());
+    cluster.weather.delay_us_max = [1_000, 30_000, 100_000][random.below(3) as usize];
     for _ in 0..120 {
         cluster.propose_everywhere();
         cluster.run(Duration::from_millis(100));
