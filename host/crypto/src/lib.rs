@@ -10,6 +10,8 @@ mod certificate;
 mod check;
 mod key;
 mod key_file;
+#[cfg(feature = "planted")]
+pub mod planted;
 mod set_digest;
 mod signed;
 mod signers;

@@ -66,7 +66,7 @@ impl HotStuff {
         }
         if !self.is_waiting() {
             self.view_deadline = None;
-        } else if self.view_deadline.is_none() {
+        } else if self.view_deadline.is_none() && !self.says_no_more() {
             self.view_deadline = Some(turn.now.time.after(self.patience()));
         }
     }
@@ -76,6 +76,15 @@ impl HotStuff {
         self.is_voter()
             && self.voter.is_admitted()
             && (self.is_woken || !self.queue.is_empty() || !self.reads.is_empty() || self.has_open_entries())
+    }
+
+    /// Never, but for a rule broken on purpose.
+    fn says_no_more(&self) -> bool {
+        #[cfg(any(test, feature = "planted"))]
+        if super::planted::is_broken(super::planted::RuleBroken::TimeoutsAreRepeated) {
+            return self.last_given_up() == Some(self.view);
+        }
+        false
     }
 
     /// How long a view may bring nothing.
@@ -142,6 +151,10 @@ impl HotStuff {
             self.give_up(turn);
         }
         let quorum = self.set.quorum();
+        #[cfg(any(test, feature = "planted"))]
+        if super::planted::is_broken(super::planted::RuleBroken::TimeoutCertificates) {
+            return;
+        }
         if self.timeouts.len() >= quorum {
             let votes = self.timeouts.iter().take(quorum).map(|(node, (_, vote))| (*node, *vote));
             if let Ok(certificate) = TimeoutCertificate::assemble(view, &self.set, votes) {

@@ -126,9 +126,9 @@ impl HotStuff {
         };
         let sane = header.position == position_of(&self.config, view, parent_index.next())
             && header.parent == justify.digest(self.genesis)
-            && self.schedule.leader(header.tenure) == from
+            && self.may_be_from(from, &header)
             && rules::is_kind_allowed(header.kind)
-            && self.extends(view, justify.view(), after);
+            && self.extends(&header, justify.view(), after);
         if !sane {
             self.counters.messages_ignored += 1;
             return;
@@ -167,10 +167,19 @@ impl HotStuff {
         }
     }
 
-    fn extends(&self, view: View, qc_view: View, after: Option<TimedOut>) -> bool {
+    fn may_be_from(&self, from: NodeId, header: &Header) -> bool {
         #[cfg(any(test, feature = "planted"))]
-        if super::planted::is_broken(super::planted::RuleBroken::ExtendHighest) {
-            return qc_view < view;
+        if super::planted::is_broken(super::planted::RuleBroken::LeaderProposes) {
+            return true;
+        }
+        self.schedule.leader(header.tenure) == from
+    }
+
+    fn extends(&self, header: &Header, qc_view: View, after: Option<TimedOut>) -> bool {
+        let view = header.view();
+        #[cfg(any(test, feature = "planted"))]
+        if super::planted::may_extend(header, qc_view, after.is_some()) {
+            return true;
         }
         rules::extends(view, qc_view, after)
     }

@@ -157,8 +157,7 @@ impl Voter {
         let may_vote = rules::may_vote(vote.view, self.last_voted(), qc_view, timed_out);
         #[cfg(any(test, feature = "planted"))]
         let may_vote = may_vote
-            || super::planted::is_broken(super::planted::RuleBroken::ExtendHighest)
-                && timed_out.is_some()
+            || super::planted::may_extend(header, qc_view, timed_out.is_some())
                 && vote.view > self.last_voted();
         if !self.is_admitted || !(is_repeated || may_vote) {
             return None;
