@@ -123,8 +123,8 @@ fn demo(workspace: &Workspace, profile: Profile, arguments: &[String]) -> Result
         command.arg("demo").arg("--component").arg(workspace.component(component));
         let file = |name: &str| workspace.root.join(name);
         if is_workflow {
-            command.arg("--definition").arg(file("plugins/workflow/examples/orders/order-fulfilment.yaml"));
-            command.arg("--commands").arg(file("plugins/workflow/examples/orders/orders.jsonl"));
+            command.arg("--definition").arg(file("plugins/workflow/examples/order-fulfilment/workflow.yaml"));
+            command.arg("--commands").arg(file("plugins/workflow/examples/order-fulfilment/orders.jsonl"));
         } else {
             command.arg("--commands").arg(file("sdk/examples/ledger/commands.jsonl"));
         }

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use quorate_transport::pki::Role;
+use quorate_votes::THREADS_MAX;
+use quorate_votes::measure::SIZES;
 
 use crate::exit;
 use crate::workflow::WorkflowCommand;
@@ -71,6 +73,9 @@ pub enum Command {
     Snapshot(SnapshotArguments),
     /// Measures commands per second and latency.
     Bench(BenchArguments),
+    /// Measures how votes are verified on this machine: on its processor, and on a device if it has one.
+    #[command(subcommand)]
+    Votes(VotesCommand),
     /// Prints a completion script for a shell.
     Completions {
         /// The shell.
@@ -448,6 +453,38 @@ pub struct BenchArguments {
     /// An existing cluster.
     #[command(flatten)]
     pub connection: ConnectionArguments,
+}
+
+/// `quorate votes`.
+#[derive(Debug, Subcommand)]
+pub enum VotesCommand {
+    /// Measures batches of several sizes on every side there is. Each verdict that is timed is checked.
+    Bench(VotesBenchArguments),
+    /// Shows which devices and kernels there are, what both sides cost, and from which batch on a device is used.
+    Status(VotesArguments),
+}
+
+/// What of this machine verifies votes.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct VotesArguments {
+    /// Threads of the processor, 1 to 64 [default: as many as the processor has]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=THREADS_MAX as u64))]
+    pub threads: Option<u64>,
+    /// Leaves devices out.
+    #[arg(long)]
+    pub no_device: bool,
+}
+
+/// `quorate votes bench`.
+#[derive(Clone, Debug, Args)]
+pub struct VotesBenchArguments {
+    /// Votes of a batch, 1 to 131072. May be repeated or separated by commas.
+    #[arg(long, value_name = "COUNT", value_delimiter = ',', default_values_t = SIZES.map(|size| size as u64))]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=131_072))]
+    pub votes: Vec<u64>,
+    /// The machine.
+    #[command(flatten)]
+    pub machine: VotesArguments,
 }
 
 /// `quorate demo`.

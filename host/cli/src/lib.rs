@@ -17,4 +17,5 @@ pub mod output;
 pub mod setup;
 mod signals;
 mod threads;
+pub mod votes;
 pub mod workflow;

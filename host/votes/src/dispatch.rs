@@ -67,6 +67,12 @@ impl Dispatch {
         }
     }
 
+    /// The smallest batch of at most `most` votes that a device is sooner done with; `None` if it never is.
+    #[must_use]
+    pub fn device_from(&self, most: usize) -> Option<usize> {
+        (1..=most).find(|votes| self.prefers_device(*votes))
+    }
+
     /// Whether so few votes should wait for more, up to [`COALESCE_MAX`]: when four times as many would go to
     /// the device.
     #[must_use]
@@ -100,6 +106,7 @@ mod tests {
         let dispatch = Dispatch { processor: Some(cost(0, 20)), device: Some(cost(200, 0)), threads: 2 };
         assert!(!dispatch.prefers_device(19), "190 to 200 microseconds on two threads");
         assert!(dispatch.prefers_device(22));
+        assert_eq!((dispatch.device_from(100), dispatch.device_from(20)), (Some(21), None));
         assert!(
             dispatch.is_worth_waiting(6) && !dispatch.is_worth_waiting(4) && !dispatch.is_worth_waiting(22)
         );
@@ -110,6 +117,7 @@ mod tests {
     fn a_slower_device_is_never_chosen() {
         let dispatch = Dispatch { processor: Some(cost(0, 20)), device: Some(cost(200, 30)), threads: 1 };
         assert!(!dispatch.prefers_device(1_000_000) && !dispatch.is_worth_waiting(1_000_000));
+        assert_eq!(dispatch.device_from(10_000), None);
     }
 
     #[test]

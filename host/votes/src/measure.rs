@@ -20,6 +20,8 @@ use crate::service::Clock;
 const MEMBERS: u64 = 100;
 /// Every so many votes one is forged, so that a path which accepts everything is found out.
 const FORGED_EVERY: usize = 16;
+/// The sizes of batches that are measured unless others are asked for.
+pub const SIZES: [usize; 4] = [100, 1_000, 10_000, 100_000];
 /// Rounds of which the median is taken.
 const ROUNDS: usize = 15;
 

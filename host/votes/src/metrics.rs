@@ -57,6 +57,9 @@ pub struct Metrics {
     pub breaker_opened: u64,
     /// Signatures per batch, by [`SIZE_CLASSES`].
     pub batch_size: Histogram,
+    /// Microseconds that the signature of a batch which waited longest did so before the batch was begun, by
+    /// [`TIME_CLASSES`].
+    pub queue_time: Histogram,
     /// Microseconds from taking a request to its answer, by [`TIME_CLASSES`].
     pub answer_time: Histogram,
     /// Microseconds of verifying one batch, by [`TIME_CLASSES`].
@@ -64,9 +67,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn record_batch(&mut self, size: usize, took: Duration) {
+    pub(crate) fn record_batch(&mut self, size: usize, waited: Duration, took: Duration) {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.batch_size.record(&SIZE_CLASSES, size as u64);
-        self.verify_time.record(&TIME_CLASSES, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        self.queue_time.record(&TIME_CLASSES, micros(waited));
+        self.verify_time.record(&TIME_CLASSES, micros(took));
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Verifier {
 #[derive(Debug)]
 struct Job {
     checks: Vec<Check>,
+    /// When it was taken.
+    since: Time,
     /// Set for certificates.
     digest: Option<Digest>,
     /// Verdicts that are still missing.
@@ -155,9 +157,10 @@ impl Verifier {
     /// If there are not as many verdicts as signatures: the caller mixed up two batches.
     pub fn complete(&mut self, now: Time, batch: Batch, verdicts: &Verdicts, took: Duration) {
         assert_eq!(batch.checks.len(), verdicts.len(), "one verdict for each signature");
-        self.metrics.record_batch(verdicts.len(), took);
+        let mut oldest = now;
         for (place, accepted) in batch.places.iter().zip(verdicts) {
             let job = self.jobs.get_mut(&place.job).expect("a job in a batch is in jobs");
+            oldest = oldest.min(job.since);
             job.missing -= 1;
             if !accepted {
                 job.first_rejected = Some(job.first_rejected.map_or(place.at, |at| at.min(place.at)));
@@ -169,6 +172,7 @@ impl Verifier {
                 self.finish(now, place.job);
             }
         }
+        self.metrics.record_batch(verdicts.len(), now.since(oldest).saturating_sub(took), took);
     }
 
     /// Takes the next answer.
@@ -244,7 +248,8 @@ impl Verifier {
         self.waiting_since.get_or_insert(now);
         let missing = checks.len();
         let waiting = vec![part];
-        self.jobs.insert(number, Job { checks, digest, missing, first_rejected: None, waiting });
+        let job = Job { checks, since: now, digest, missing, first_rejected: None, waiting };
+        self.jobs.insert(number, job);
     }
 
     fn finish(&mut self, now: Time, number: u64) {
@@ -438,6 +443,23 @@ pub(crate) mod tests {
         verifier.complete(Time(2), batch, &verdicts, Duration::ZERO);
         let answers: Vec<_> = std::iter::from_fn(|| verifier.next_answer()).collect();
         assert!(answers.iter().any(|answer| answer.ticket == ticket && answer.is_accepted()));
+    }
+
+    /// Measured from a batch's end, a slow verification would look like a long queue.
+    #[test]
+    fn the_time_in_the_queue_is_that_of_the_signature_that_waited_longest() {
+        let mut verifier = Verifier::new(VerifierLimits::default());
+        for (peer, taken) in [(1, 100), (2, 400), (3, 900)] {
+            verifier.submit(Time(taken), Request::signature(NodeId(peer), good(1))).unwrap();
+        }
+        let batch = verifier.next_batch(2).unwrap();
+        let verdicts = batch.verify();
+        verifier.complete(Time(1_500), batch, &verdicts, Duration::from_micros(500));
+        let queue_time = verifier.metrics().queue_time;
+        assert_eq!((queue_time.count(), queue_time.sum), (1, 900));
+        let batch = verifier.next_batch(2).unwrap();
+        verifier.complete(Time(2_000), batch, &vec![true], Duration::from_micros(50));
+        assert_eq!(verifier.metrics().queue_time.sum, 900 + 1_050);
     }
 
     /// Requests that only wait for a certificate under way cost no signature; were they not bounded, one

@@ -355,14 +355,22 @@ fn resolve(
     token: u64,
     action: impl FnOnce(&mut Run<'_>) -> Action,
 ) -> Result<Answer, Rejection> {
-    let item = holds(ctx, id, token)?;
+    let mut item = holds(ctx, id, token)?;
     let mut run = Run::new(ctx);
-    run.forget_item(id.0, id.1, &item);
-    if !item.detached {
-        let action = action(&mut run);
-        run.push(id.0, action);
-        run.finish();
+    if item.detached {
+        run.forget_item(id.0, id.1, &item);
+        return done();
     }
+    if run.case(id.0).is_some_and(|case| !case.queue.is_empty()) {
+        // What came before, such as the end of the task's time, may leave no use for the answer.
+        run.wake(id.0);
+        run.go();
+        item = holds(run.ctx, id, token)?;
+    }
+    run.forget_item(id.0, id.1, &item);
+    let action = action(&mut run);
+    run.push(id.0, action);
+    run.finish();
     done()
 }
 

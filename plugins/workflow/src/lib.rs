@@ -71,19 +71,30 @@ impl StateMachine for Workflow {
 
     fn timer(ctx: &mut Context, id: &str, body: Body<'_>) -> Result<(), Rejection> {
         let mut run = Run::new(ctx);
-        if id.starts_with("schedule/") {
-            run.scheduled(body.read()?);
-        } else if id.starts_with("publish/") {
-            let (event, cursor): (value::Value, _) = body.read()?;
-            if let (Some(next), _) = run.publish(&event, cursor) {
-                let due = run.ctx.time();
-                run.ctx.set_timer(id, due, &(&event, Some(next)));
+        match id.split('/').next() {
+            Some("schedule") => run.scheduled(body.read()?),
+            Some("publish") => {
+                let (event, cursor): (value::Value, _) = body.read()?;
+                if let (Some(next), _) = run.publish(&event, cursor) {
+                    let due = run.ctx.time();
+                    run.ctx.set_timer(id, due, &(&event, Some(next)));
+                }
             }
-        } else {
-            let (due, case, frame): (Due, u64, u32) = body.read()?;
-            run.due(due, case, frame);
+            Some("stuck") => {
+                let (case, since) = body.read()?;
+                run.stuck(case, since);
+            }
+            _ => {
+                let (due, case, frame): (Due, u64, u32) = body.read()?;
+                run.due(due, case, frame);
+                if due == Due::More {
+                    run.finish();
+                    return Ok(());
+                }
+            }
         }
-        run.finish();
+        // A timer that is refused never comes again, so it does as little as it can.
+        run.finish_later();
         Ok(())
     }
 }

@@ -252,7 +252,7 @@ pub enum Event {
 }
 
 /// A definition's name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Reference {
     /// Its namespace.
     pub namespace: String,
@@ -271,7 +271,7 @@ pub struct Started {
     pub new: bool,
 }
 
-/// One case in a list.
+/// One case in a list. It is stored as it is shown, so that a page costs no more than its lines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CaseLine {
     /// The case.
@@ -285,8 +285,8 @@ pub struct CaseLine {
     pub status: String,
     /// When it started, in milliseconds since 1970.
     pub started_at: u64,
-    /// When something last happened to it.
-    pub updated_at: u64,
+    /// When it ended, once it is over.
+    pub ended_at: Option<u64>,
 }
 
 /// One case.

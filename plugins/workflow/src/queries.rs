@@ -3,6 +3,8 @@
 //! Relies on the store. Promises pages of bounded length, in the order in which cases started. Knows no
 //! rule of the engine.
 
+use std::collections::BTreeMap;
+
 use quorate_sdk::prelude::*;
 
 use crate::definition::TaskId;
@@ -76,11 +78,7 @@ fn page(limit: Option<u32>) -> usize {
 }
 
 fn reference(view: &View, definition: u32) -> Reference {
-    let outline = OUTLINES.get(view, &definition).map(|stored| stored.outline);
-    outline.map_or_else(
-        || Reference { namespace: String::new(), name: String::new(), version: String::new() },
-        |outline| Reference { namespace: outline.namespace, name: outline.name, version: outline.version },
-    )
+    OUTLINES.get(view, &definition).map(|stored| stored.reference()).unwrap_or_default()
 }
 
 /// The numbers of the definitions that are meant; 0 for all.
@@ -101,6 +99,8 @@ fn definitions(
         }
         numbers.push(number);
     }
+    // The oldest first, since its cases are: a page is full the sooner.
+    numbers.sort_unstable();
     if numbers.is_empty() {
         let version = version.as_deref().unwrap_or("");
         return Err(Refused::NotDefined { definition: format!("{namespace}/{name} {version}") });
@@ -109,28 +109,24 @@ fn definitions(
 }
 
 fn cases(view: &View, definitions: &[u32], phases: &[Phase], after: u64, limit: usize) -> Vec<CaseLine> {
-    let mut found: Vec<u64> = Vec::new();
+    let mut page: BTreeMap<u64, CaseLine> = BTreeMap::new();
     for definition in definitions {
         for phase in phases {
             let phase = phase.number();
             let range = (*definition, phase, after.saturating_add(1))..=(*definition, phase, u64::MAX);
-            found.extend(LISTED.range(view, range).take(limit).map(|((_, _, case), ())| case));
+            for ((_, _, case), line) in LISTED.range(view, range) {
+                let is_full = page.len() == limit;
+                if is_full && page.last_key_value().is_some_and(|(last, _)| case > *last) {
+                    break;
+                }
+                page.insert(case, line);
+                if is_full {
+                    page.pop_last();
+                }
+            }
         }
     }
-    found.sort_unstable();
-    found.truncate(limit);
-    let line = |id: u64| {
-        let case = CASES.get(view, &id)?;
-        Some(CaseLine {
-            case: id,
-            definition: reference(view, case.definition),
-            status: status(&case).to_owned(),
-            started_at: case.started,
-            updated_at: case.updated,
-            key: case.key,
-        })
-    };
-    found.into_iter().filter_map(line).collect()
+    page.into_values().collect()
 }
 
 fn case_view(view: &View, id: u64) -> Result<CaseView, Refused> {

@@ -12,7 +12,7 @@
 //! cases        case                               -> the case
 //! history      (case, first event)                -> what one command caused
 //! keys         (namespace, name, business key)    -> case
-//! listed       (definition, phase, case), with definition 0 for all
+//! listed       (definition, phase, case)          -> what a listing shows of it; definition 0 for all
 //! items        (case, frame)                      -> a work item
 //! offered      (function, case, frame)            work items to be claimed
 //! listeners    (event type, case, frame)          tasks that wait for events; type empty for any
@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::definition::{Outline, Task, TaskId};
 use crate::engine::case::{Case, Chapter, FrameId};
 use crate::limits::Limits;
+use crate::message::{CaseLine, Reference};
 use crate::value::Value;
 
 pub(crate) const LIMITS: Single<Limits> = Single::new("limits");
@@ -39,7 +40,7 @@ pub(crate) const DOCUMENTS: Map<u32, Value> = Map::new("documents");
 pub(crate) const CASES: Map<u64, Case> = Map::new("cases");
 pub(crate) const HISTORY: Map<(u64, u64), Chapter> = Map::new("history");
 pub(crate) const KEYS: Map<(String, String, String), u64> = Map::new("keys");
-pub(crate) const LISTED: Map<(u32, u8, u64), ()> = Map::new("listed");
+pub(crate) const LISTED: Map<(u32, u8, u64), CaseLine> = Map::new("listed");
 pub(crate) const ITEMS: Map<(u64, FrameId), Item> = Map::new("items");
 pub(crate) const OFFERED: Map<(String, u64, FrameId), ()> = Map::new("offered");
 pub(crate) const LISTENERS: Map<(String, u64, FrameId), ()> = Map::new("listeners");
@@ -57,6 +58,14 @@ pub(crate) struct Stored {
     /// When it was defined, in milliseconds since 1970.
     #[serde(rename = "t")]
     pub(crate) defined: u64,
+}
+
+impl Stored {
+    /// Its name.
+    pub(crate) fn reference(&self) -> Reference {
+        let Outline { namespace, name, version, .. } = &self.outline;
+        Reference { namespace: namespace.clone(), name: name.clone(), version: version.clone() }
+    }
 }
 
 /// Something for a worker to do.

@@ -85,6 +85,46 @@ async fn a_faulty_definition_is_refused_with_the_place_of_each_fault() -> Result
     Ok(())
 }
 
+/// What could go wrong: a halted case that goes on, or cannot be let go on; an event that reaches another
+/// case, or none; one that is refused without its reason.
+#[tokio::test]
+async fn cases_are_halted_and_given_events() -> Result<()> {
+    let cluster = TestCluster::start(1).await?;
+    cluster.deploy("flows", &plugin("workflow"));
+    let waits = write(&cluster, "waits", "do: [{l: {listen: {to: {one: {with: {type: it.news}}}}}}]\n")?;
+    let workflow = |rest: &[&str]| cluster.quorate(&[&["workflow"], rest].concat());
+    let with_event = |rest: &[&str], event: &str| {
+        cluster.quorate_with_input(&[&["workflow"], rest, &["--event", "-"]].concat(), event)
+    };
+    let status = |case: &str| workflow(&["show", "flows", case]).good()["status"].clone();
+    let _defined = workflow(&["define", "flows", waits.to_str().unwrap()]).good();
+    for case in 1..=3 {
+        assert_eq!(workflow(&["start", "flows", "it/waits"]).good()["case"], case);
+    }
+    let news = r#"{"source":"/it","type":"it.news","data":1}"#;
+
+    assert_eq!(with_event(&["signal", "flows", "3"], news).good(), json!({ "signalled": 3 }));
+    assert_eq!([status("2"), status("3")], ["waiting", "completed"]);
+    let over = with_event(&["signal", "flows", "3"], news).refused(4);
+    assert!(over.contains("case 3 is completed already"), "{over}");
+
+    assert_eq!(workflow(&["suspend", "flows", "1"]).good(), json!({ "suspended": 1 }));
+    let twice = workflow(&["suspend", "flows", "1"]).refused(4);
+    assert!(twice.contains("case 1 is suspended"), "{twice}");
+    assert_eq!(with_event(&["publish", "flows"], news).good(), json!({ "cases": 2 }));
+    assert_eq!([status("1"), status("2")], ["suspended", "completed"]);
+    assert_eq!(workflow(&["resume", "flows", "1"]).good(), json!({ "resumed": 1 }));
+    assert_eq!(status("1"), "completed");
+    let again = workflow(&["resume", "flows", "1"]).refused(4);
+    assert!(again.contains("case 1 is completed"), "{again}");
+
+    let untyped = with_event(&["publish", "flows"], r#"{"source":"/it"}"#).refused(4);
+    assert!(untyped.contains("`type`"), "{untyped}");
+    let no_json = with_event(&["publish", "flows"], "{").refused(2);
+    assert!(no_json.contains("is not JSON"), "{no_json}");
+    Ok(())
+}
+
 /// Examples of the specification, the input of a case, and its output or a part of its error. Calls are
 /// answered by a worker of this machine.
 const EXAMPLES: [(&str, &str, Result<&str, &str>); 15] = [

@@ -21,7 +21,7 @@ use clap::CommandFactory;
 use crate::arguments::{Arguments, Command};
 use crate::output::Output;
 use crate::threads::on_one_thread;
-use crate::{bench, demo, exit, workflow};
+use crate::{bench, demo, exit, votes, workflow};
 
 /// Carries out what the arguments say and shows how it ended.
 #[must_use]
@@ -53,6 +53,7 @@ fn carry_out(command: Command, output: Output) -> Result<()> {
         Command::TransferLeader(arguments) => on_one_thread(group::transfer_leader(arguments, output)),
         Command::Snapshot(arguments) => on_one_thread(group::snapshot(arguments, output)),
         Command::Bench(arguments) => bench::run(&arguments, output),
+        Command::Votes(command) => votes::run(&command, output),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "quorate", &mut std::io::stdout());
             Ok(())

@@ -13,7 +13,6 @@
 //! ```
 
 mod orders;
-mod shop;
 mod submission;
 mod summary;
 mod workload;

@@ -1,9 +1,9 @@
 //! Orders as durable cases: started by many clients, worked on by many workers, through the loss of the
 //! leader.
 //!
-//! Relies on the workflow component and on the shop for what happens outside. Promises to compare the end
-//! of every order with the end that its fields demand, and what was done outside with what must have been.
-//! Knows nothing of how cases are kept.
+//! Relies on the workflow component and on the shop that its example ships for what happens outside.
+//! Promises to compare the end of every order with the end that it must come to, and what was done outside
+//! with what must have been. Knows nothing of how cases are kept.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use quorate_client::{Client, Consistency, Group, Outcome, Session, SessionOptions, value};
+use quorate_workflow::orders::{Done, End, FUNCTIONS, Order, Said, Shop};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::shop::{Answer, End, FUNCTIONS, Shop, done_of, end_of};
 use super::submission::longest_silence;
 use super::summary::{Replica, agree, millis, replicas_json, replicas_table, yes};
 use super::{COMMAND_DEADLINE, Finding, agreement, connect};
@@ -41,13 +41,11 @@ const CLAIM_PAUSE: Duration = Duration::from_millis(20);
 const ORDERS_TIMEOUT: Duration = Duration::from_secs(90);
 /// The pause between two looks at the cases.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
-/// Cases of one page.
-const PAGE: u32 = 25;
 
 /// The orders and the definition that they are cases of.
 pub struct Orders {
     definition: String,
-    orders: Vec<Value>,
+    orders: Vec<Order>,
 }
 
 impl Orders {
@@ -62,8 +60,9 @@ impl Orders {
                 .map_err(|error| Fault::usage(format!("{} cannot be read: {error}", file.display())))
         };
         let parse = |(at, line): (usize, &str)| {
-            let order = serde_json::from_str::<Value>(line).ok().filter(|order| order["order"].is_string());
-            order.ok_or_else(|| Fault::usage(format!("{} line {}: no order", orders.display(), at + 1)))
+            serde_json::from_str(line).map_err(|error| {
+                Fault::usage(format!("{} line {}: no order: {error}", orders.display(), at + 1))
+            })
         };
         let definition = read(definition)?;
         let text = read(orders)?;
@@ -102,8 +101,8 @@ struct CaseLine {
 struct Shared {
     group: Group,
     definition: Reference,
-    orders: Vec<Value>,
-    shop: Shop,
+    orders: Vec<Order>,
+    shop: Mutex<Shop>,
     next: AtomicUsize,
     over: AtomicBool,
     /// Answers from the group, of starts and of finished work.
@@ -119,6 +118,10 @@ impl Shared {
 
     fn times(&self) -> MutexGuard<'_, Vec<Instant>> {
         self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shop(&self) -> MutexGuard<'_, Shop> {
+        self.shop.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn reached(&self, wanted: usize) -> Result<()> {
@@ -150,7 +153,7 @@ pub(super) async fn play(
         group,
         definition,
         orders: work.orders,
-        shop: Shop::default(),
+        shop: Mutex::default(),
         next: AtomicUsize::new(0),
         over: AtomicBool::new(false),
         count: watch::Sender::new(0),
@@ -187,7 +190,7 @@ async fn start_orders(shared: Arc<Shared>) -> Result<()> {
     while let Some(order) = shared.orders.get(shared.next.fetch_add(1, Ordering::Relaxed)) {
         let Reference { namespace, name } = &shared.definition;
         let arguments = json!({
-            "namespace": namespace, "name": name, "key": order["order"], "input": order,
+            "namespace": namespace, "name": name, "key": order.key, "input": order.input,
         });
         let started: Started = session.command("start", &arguments).await?;
         tracing::debug!(case = started.case, "an order is under way");
@@ -214,18 +217,14 @@ async fn serve(shared: Arc<Shared>, worker: String) -> Result<()> {
 
 async fn finish(shared: &Shared, session: &Session, claimed: Claimed) -> Result<()> {
     let Claimed { item, token, function, arguments } = claimed;
-    let (command, body) = match shared.shop.answer(&function, &arguments) {
-        Answer::Done(output) => ("complete", json!({ "item": item, "token": token, "output": output })),
-        Answer::Failed(error) => ("fail", json!({ "item": item, "token": token, "error": error })),
-        Answer::Silence => return Ok(()),
+    let said = shared.shop().answer(&function, &arguments);
+    let (command, body) = match said {
+        Said::Done(output) => ("complete", json!({ "item": item, "token": token, "output": output })),
+        Said::Failed(error) => ("fail", json!({ "item": item, "token": token, "error": error })),
+        Said::Nothing => return Ok(()),
     };
     match session.submit(command, value::to_cbor(&body)?).await? {
-        Outcome::Done { .. } => {
-            if command == "complete" {
-                shared.shop.accepted(&function, arguments["order"].as_str().unwrap_or_default());
-            }
-            shared.note();
-        }
+        Outcome::Done { .. } => shared.note(),
         // Nobody wants it any more: its task was interrupted or ran out of time.
         Outcome::Rejected(rejection) => tracing::debug!(%item, name = rejection.name, "too late"),
     }
@@ -275,7 +274,7 @@ async fn wait_for_ends(shared: &Shared, tasks: &mut JoinSet<Result<()>>) -> Resu
 async fn cases(group: &Group) -> Result<Vec<CaseLine>> {
     let mut cases: Vec<CaseLine> = Vec::new();
     loop {
-        let arguments = json!({ "after": cases.last().map(|case| case.case), "limit": PAGE });
+        let arguments = json!({ "after": cases.last().map(|case| case.case) });
         let page: Vec<CaseLine> = group.ask("cases", &arguments, Consistency::Linearizable).await?;
         if page.is_empty() {
             return Ok(cases);
@@ -299,40 +298,33 @@ struct Found {
 }
 
 impl Found {
-    fn add(&mut self, order: &Value, ends: &[Option<End>], done: impl Fn(&str) -> u64) {
-        let name = order["order"].as_str().unwrap_or_default();
-        let wanted = end_of(order);
-        let mut problem = |what: String| self.problems.push(format!("order {name}: {what}"));
+    /// Compares how the cases of an order ended, and what was done for it, with what must have been.
+    fn add(&mut self, order: &Order, ends: &[Option<End>], done: Done) {
+        let mut problem = |what: String| self.problems.push(format!("{}: {what}", order.key));
         match ends {
             [] => {
                 self.lost += 1;
                 problem("it has no case".to_owned());
             }
-            [end] if *end == Some(wanted) => {
+            [end] if *end == Some(order.end) => {
                 self.completed += 1;
-                self.failed_as_expected += usize::from(wanted != End::Completed);
+                self.failed_as_expected += usize::from(order.end == End::PaymentDeclined);
             }
-            [end] => problem(format!("it ended with {end:?} instead of {wanted:?}")),
+            [end] => problem(format!("it ended with {end:?} instead of {:?}", order.end)),
             several => {
                 self.duplicated += 1;
                 problem(format!("it has {} cases", several.len()));
             }
         }
-        for (function, times) in done_of(order) {
-            let found = done(function);
-            self.lost += usize::from(found < times);
-            self.duplicated += usize::from(found > times);
-            if found != times {
-                self.problems
-                    .push(format!("order {name}: {function} was done {found} times instead of {times}"));
-            }
+        let must = order.end.done();
+        if done != must {
+            problem(format!("{done:?} instead of {must:?}"));
         }
-        for function in ["billing", "courier"] {
-            let found = done(function);
-            self.duplicated += usize::from(found > 1);
-            if found > 1 {
-                self.problems.push(format!("order {name}: {function} was done {found} times"));
-            }
+        for (found, must) in
+            [(done.charged, must.charged), (done.shipped, must.shipped), (done.paid_back, must.paid_back)]
+        {
+            self.lost += usize::from(found < must);
+            self.duplicated += usize::from(found > must);
         }
     }
 }
@@ -344,30 +336,20 @@ async fn judge(shared: &Shared, cases: Vec<CaseLine>) -> Result<Found> {
     }
     let mut found = Found::default();
     for order in &shared.orders {
-        let name = order["order"].as_str().unwrap_or_default();
         let mut ends = Vec::new();
-        for case in by_order.remove(name).unwrap_or_default() {
-            ends.push(end(&shared.group, &case).await?);
+        for case in by_order.remove(&order.key).unwrap_or_default() {
+            let asked = json!({ "case": case.case });
+            let view: Value = shared.group.ask("case", &asked, Consistency::Linearizable).await?;
+            ends.push(End::of_case(&view));
         }
-        found.add(order, &ends, |function| shared.shop.count(function, name));
+        let done = shared.shop().done(&order.key);
+        found.add(order, &ends, done);
     }
     for (key, cases) in by_order {
         found.duplicated += cases.len();
         found.problems.push(format!("{} cases of `{key}`, which is no order", cases.len()));
     }
     Ok(found)
-}
-
-/// How a case ended, as far as an order can end so.
-async fn end(group: &Group, case: &CaseLine) -> Result<Option<End>> {
-    if case.status == "completed" {
-        return Ok(Some(End::Completed));
-    }
-    let arguments = json!({ "case": case.case });
-    let view: Value = group.ask("case", &arguments, Consistency::Linearizable).await?;
-    let kind = view["error"]["type"].as_str().unwrap_or_default();
-    let known = [super::shop::DECLINED, super::shop::CANCELLED].into_iter().find(|known| *known == kind);
-    Ok(known.map(End::Faulted))
 }
 
 /// What the scenario came to.
@@ -414,7 +396,7 @@ impl Report {
                 ),
                 (
                     "ended in an error",
-                    format!("{} of them, as their cards or goods demand", found.failed_as_expected),
+                    format!("{} of them, since their cards are declined", found.failed_as_expected),
                 ),
                 ("lost", found.lost.to_string()),
                 ("done twice", found.duplicated.to_string()),
@@ -436,37 +418,52 @@ impl Report {
 mod tests {
     use super::*;
 
-    fn order() -> Value {
-        json!({ "order": "a", "card": "good", "stock": "full" })
-    }
-
-    fn found(ends: &[Option<End>], payments: u64) -> Found {
+    fn found(end: End, ends: &[Option<End>], done: Done) -> Found {
         let mut found = Found::default();
-        found.add(&order(), ends, |function| match function {
-            "payment" => payments,
-            "refund" => 0,
-            _ => 1,
-        });
+        found.add(&Order { key: "a".into(), input: json!({}), end }, ends, done);
         found
     }
 
     #[test]
     fn an_order_that_ends_as_it_must_counts_as_completed() {
-        let found = found(&[Some(End::Completed)], 1);
-        assert_eq!(found, Found { completed: 1, ..Found::default() });
+        let shipped = found(End::Shipped, &[Some(End::Shipped)], End::Shipped.done());
+        assert_eq!(shipped, Found { completed: 1, ..Found::default() });
+        let declined = End::PaymentDeclined;
+        let failed = found(declined, &[Some(declined)], Done::default());
+        assert_eq!(failed, Found { completed: 1, failed_as_expected: 1, ..Found::default() });
     }
 
     #[test]
     fn a_case_that_is_missing_or_ends_otherwise_or_twice_is_found() {
-        assert_eq!(found(&[], 1).lost, 1);
-        let faulted = found(&[Some(End::Faulted("x"))], 1);
-        assert_eq!((faulted.completed, faulted.problems.len()), (0, 1));
-        assert_eq!(found(&[Some(End::Completed), Some(End::Completed)], 1).duplicated, 1);
+        let done = End::Shipped.done();
+        assert_eq!(found(End::Shipped, &[], done).lost, 1);
+        let otherwise = found(End::Shipped, &[Some(End::NotShipped)], done);
+        assert_eq!((otherwise.completed, otherwise.problems.len()), (0, 1));
+        assert_eq!(found(End::Shipped, &[None], done).completed, 0);
+        assert_eq!(found(End::Shipped, &[Some(End::Shipped); 2], done).duplicated, 1);
     }
 
     #[test]
-    fn a_payment_that_is_missing_or_made_twice_is_found() {
-        assert_eq!(found(&[Some(End::Completed)], 0).lost, 1);
-        assert_eq!(found(&[Some(End::Completed)], 2).duplicated, 1);
+    fn what_was_not_done_or_done_twice_is_found() {
+        let ended = &[Some(End::NotShipped)];
+        let must = End::NotShipped.done();
+        assert_eq!(found(End::NotShipped, ended, Done { paid_back: 0, ..must }).lost, 1);
+        let twice = found(End::NotShipped, ended, Done { charged: 2, ..must });
+        assert_eq!((twice.lost, twice.duplicated, twice.problems.len()), (0, 1, 1));
+        assert_eq!(found(End::NotShipped, ended, Done { shipped: 1, ..must }).duplicated, 1);
+    }
+
+    #[test]
+    fn a_line_that_is_no_order_is_named() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let [orders, definition] = ["orders.jsonl", "workflow.yaml"].map(|name| directory.path().join(name));
+        std::fs::write(&definition, quorate_workflow::orders::DEFINITION)?;
+        std::fs::write(&orders, quorate_workflow::orders::ORDERS)?;
+        assert_eq!(Orders::read(&orders, &definition)?.orders.len(), 1_000);
+        let second_has_no_end = quorate_workflow::orders::ORDERS.replacen("\n", "\n{\"key\":\"b\"}\n", 1);
+        std::fs::write(&orders, second_has_no_end)?;
+        let refused = Orders::read(&orders, &definition).map(|_| ()).map_err(|error| error.to_string());
+        assert!(refused.as_ref().is_err_and(|error| error.contains("line 2")), "{refused:?}");
+        Ok(())
     }
 }

@@ -24,6 +24,14 @@ pub enum WorkflowCommand {
     History(CaseArguments),
     /// Ends a case.
     Cancel(CaseArguments),
+    /// Halts a case: what comes in is kept, and nothing is done.
+    Suspend(CaseArguments),
+    /// Lets a halted case go on.
+    Resume(CaseArguments),
+    /// Gives an event to one case, which holds it until it listens.
+    Signal(SignalArguments),
+    /// Gives an event to every case that listens to it, and starts what is scheduled by it.
+    Publish(PublishArguments),
     /// Defines a workflow, starts a case, waits for its end and prints its output.
     Run(RunArguments),
     /// Serves functions with a program: arguments on its standard input, output on its standard output.
@@ -63,13 +71,39 @@ pub struct StartArguments {
     pub connection: ConnectionArguments,
 }
 
-/// `quorate workflow show`, `history` and `cancel`.
+/// `quorate workflow show`, `history`, `cancel`, `suspend` and `resume`.
 #[derive(Debug, Args)]
 pub struct CaseArguments {
     /// The group's name or number.
     pub group: String,
     /// The case's number.
     pub case: u64,
+    /// The cluster.
+    #[command(flatten)]
+    pub connection: ConnectionArguments,
+}
+
+/// `quorate workflow signal`.
+#[derive(Debug, Args)]
+pub struct SignalArguments {
+    /// The case and its group.
+    #[command(flatten)]
+    pub case: CaseArguments,
+    /// The event, a file with a CloudEvent in JSON that has at least `source` and `type`; `-` for standard
+    /// input.
+    #[arg(long, value_name = "FILE")]
+    pub event: PathBuf,
+}
+
+/// `quorate workflow publish`.
+#[derive(Debug, Args)]
+pub struct PublishArguments {
+    /// The group's name or number.
+    pub group: String,
+    /// The event, a file with a CloudEvent in JSON that has at least `source` and `type`; `-` for standard
+    /// input.
+    #[arg(long, value_name = "FILE")]
+    pub event: PathBuf,
     /// The cluster.
     #[command(flatten)]
     pub connection: ConnectionArguments,

@@ -16,8 +16,8 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 pub use arguments::{
-    CaseArguments, DefineArguments, ListArguments, RunArguments, StartArguments, State, WorkerArguments,
-    WorkflowCommand,
+    CaseArguments, DefineArguments, ListArguments, PublishArguments, RunArguments, SignalArguments,
+    StartArguments, State, WorkerArguments, WorkflowCommand,
 };
 
 use crate::exit::{Fault, Kind};
@@ -39,7 +39,11 @@ pub async fn run(command: WorkflowCommand, output: Output) -> Result<()> {
         WorkflowCommand::Show(arguments) => show(arguments, output).await,
         WorkflowCommand::List(arguments) => list(arguments, output).await,
         WorkflowCommand::History(arguments) => history(arguments, output).await,
-        WorkflowCommand::Cancel(arguments) => cancel(arguments, output).await,
+        WorkflowCommand::Cancel(arguments) => turn(arguments, ["cancel", "cancelled"], output).await,
+        WorkflowCommand::Suspend(arguments) => turn(arguments, ["suspend", "suspended"], output).await,
+        WorkflowCommand::Resume(arguments) => turn(arguments, ["resume", "resumed"], output).await,
+        WorkflowCommand::Signal(arguments) => signal(arguments, output).await,
+        WorkflowCommand::Publish(arguments) => publish(arguments, output).await,
         WorkflowCommand::Run(arguments) => run_to_end(arguments, output).await,
         WorkflowCommand::Worker(arguments) => worker::run(arguments, output).await,
     }
@@ -57,7 +61,10 @@ fn read_text(file: &Path) -> Result<String> {
 
 /// A case's input; an empty object if there is none.
 fn read_input(file: Option<&Path>) -> Result<Value> {
-    let Some(file) = file else { return Ok(json!({})) };
+    file.map_or_else(|| Ok(json!({})), read_json)
+}
+
+fn read_json(file: &Path) -> Result<Value> {
     serde_json::from_str(&read_text(file)?)
         .map_err(|error| Fault::usage(format!("{} is not JSON: {error}", file.display())))
 }
@@ -179,11 +186,29 @@ async fn history(arguments: CaseArguments, output: Output) -> Result<()> {
     remote.close().await
 }
 
-async fn cancel(arguments: CaseArguments, output: Output) -> Result<()> {
+/// Submits a command about a case, and says what the case is then.
+async fn turn(arguments: CaseArguments, [command, became]: [&str; 2], output: Output) -> Result<()> {
+    let CaseArguments { group, case, connection } = arguments;
+    let remote = Remote::connect(&group, &connection).await?;
+    remote.command(command, &json!({ "case": case })).await?;
+    output.show(&json!({ became: case }), || format!("case {case} is {became}"))?;
+    remote.close().await
+}
+
+async fn signal(arguments: SignalArguments, output: Output) -> Result<()> {
+    let event = read_json(&arguments.event)?;
+    let CaseArguments { group, case, connection } = arguments.case;
+    let remote = Remote::connect(&group, &connection).await?;
+    remote.command("signal", &json!({ "case": case, "event": event })).await?;
+    output.show(&json!({ "signalled": case }), || format!("case {case} has the event"))?;
+    remote.close().await
+}
+
+async fn publish(arguments: PublishArguments, output: Output) -> Result<()> {
+    let event = read_json(&arguments.event)?;
     let remote = Remote::connect(&arguments.group, &arguments.connection).await?;
-    remote.command("cancel", &json!({ "case": arguments.case })).await?;
-    output
-        .show(&json!({ "cancelled": arguments.case }), || format!("case {} is cancelled", arguments.case))?;
+    let cases = remote.command("publish", &json!({ "event": event })).await?;
+    output.show(&json!({ "cases": cases }), || format!("{cases} cases have the event"))?;
     remote.close().await
 }
 

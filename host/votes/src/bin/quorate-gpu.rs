@@ -13,8 +13,6 @@ use quorate_votes::{Clock, measure};
 
 /// There is no device to measure.
 const NO_DEVICE: u8 = 3;
-/// The sizes of batches that are measured.
-const SIZES: [usize; 4] = [100, 1_000, 10_000, 100_000];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -89,7 +87,7 @@ fn measure_all(device: Option<&Device>) -> Result<(), DeviceError> {
     eprintln!("{threads} threads of the processor; microseconds of one batch, median");
     eprintln!("{:>8} {:>12} {:>12} {:>12} {:>14}", "votes", "processor", "any key", "tables", "tables, M/s");
     let mut rows = Vec::new();
-    for votes in SIZES {
+    for votes in measure::SIZES {
         let row = measure::row(&clock, threads, device, votes)?;
         let text = |us: Option<f64>, none: &str| us.map_or(none.to_owned(), |us| format!("{us:.1}"));
         let rate = row.tables_us.map(|us| votes as f64 / us);

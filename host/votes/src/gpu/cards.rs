@@ -59,6 +59,12 @@ impl Cards {
         ((!devices.is_empty()).then_some(Self { devices, next: AtomicUsize::new(0) }), line)
     }
 
+    /// All of them, in the order of their turns.
+    #[must_use]
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
     /// The first card, to be measured; the others are taken to cost the same.
     #[must_use]
     pub fn first(&self) -> &Device {

@@ -1,7 +1,14 @@
 //! One command's hold on cases: what it read, what it changed, what it may still do.
 //!
-//! Relies on the store. Promises one read and one write of each case, the history of what happened, and
-//! listings that agree with phases. Knows no task.
+//! Relies on the store. Promises one read and one write of each case, the history of what happened,
+//! listings that agree with phases, and that a case which the host does not let go on ends instead of
+//! waiting for ever. Knows no task.
+//!
+//! ```text
+//! timer comes due -> its action is put into the queue, `more` and `stuck` are set     hardly ever refused
+//! more, at once   -> `stuck` is forgotten, the queue is worked off                    may be refused
+//! stuck, later    -> the case faults: `more` was refused, and nothing else would come
+//! ```
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -15,9 +22,10 @@ use crate::definition::program::Kind;
 use crate::definition::{Task, TaskId};
 use crate::limits::Limits;
 use crate::problem::{Problem, Standard};
+use crate::queries::status;
 use crate::store::{CASES, HISTORY, ITEMS, LIMITS, LISTED, OUTLINES, Stored, TASKS};
 use crate::value::Value;
-use crate::{Event, lifecycle};
+use crate::{CaseLine, Event, lifecycle};
 
 /// Definitions' parts that are kept decoded while an instance lives.
 const CACHED_MAX: usize = 2_000;
@@ -25,6 +33,8 @@ const CACHED_MAX: usize = 2_000;
 /// Bytes of work items, events and new cases after which a command leaves the rest to the next entry: well
 /// below what the host lets one command write.
 const BYTES_PER_COMMAND: usize = 1 << 20;
+/// How long after it had to go on a case counts as stuck, in milliseconds.
+const STUCK_MILLIS: u64 = 1_000;
 
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,8 +58,8 @@ pub(crate) enum Due {
 /// A case, and what of it is stored.
 struct Held {
     case: Case,
-    /// The phase it is listed under.
-    listed: Option<Phase>,
+    /// The phase it is listed under, and the status that is shown there.
+    listed: Option<(Phase, &'static str)>,
     happened: Vec<Happened>,
 }
 
@@ -98,7 +108,7 @@ impl<'c> Run<'c> {
     pub(crate) fn case(&mut self, id: u64) -> Option<&mut Case> {
         if !self.held.contains_key(&id) {
             let case = CASES.get(self.ctx, &id)?;
-            let listed = Some(case.phase);
+            let listed = Some((case.phase, status(&case)));
             self.held.insert(id, Held { case, listed, happened: Vec::new() });
         }
         self.held.get_mut(&id).map(|held| &mut held.case)
@@ -153,7 +163,7 @@ impl<'c> Run<'c> {
                 {
                     if run.transitions_left == 0 || run.fuel_left == 0 || run.bytes_left == 0 {
                         hand.case.queue.push_front(action);
-                        run.timer(Due::More, id, ROOT, run.now);
+                        run.later(id);
                         return;
                     }
                     run.fuel = run.limits.expression_fuel;
@@ -171,10 +181,50 @@ impl<'c> Run<'c> {
         self.bytes_left = self.bytes_left.saturating_sub(bytes);
     }
 
-    /// Writes what changed.
+    /// Works off what there is to do and writes what changed.
     pub(crate) fn finish(mut self) {
         self.go();
+        while self.bound() {
+            self.go();
+        }
+        self.write();
+    }
+
+    /// Writes what changed, and has what there is to do worked off in the next entry: a refusal then
+    /// leaves what changed now as it is.
+    pub(crate) fn finish_later(mut self) {
         self.bound();
+        for id in std::mem::take(&mut self.ready) {
+            let goes_on = |case: &mut Case| case.phase == Phase::Active && !case.queue.is_empty();
+            if self.case(id).is_some_and(goes_on) {
+                self.later(id);
+            }
+        }
+        self.write();
+    }
+
+    /// Has a case go on in the next entry, or end if the host does not let it.
+    fn later(&mut self, id: u64) {
+        self.timer(Due::More, id, ROOT, self.now);
+        let at = Timestamp::from_unix_millis(self.now + STUCK_MILLIS);
+        self.ctx.set_timer(&stuck_id(id), at, &(id, self.now));
+    }
+
+    /// Ends a case that was to go on after it was written last, at `since`, and did not.
+    pub(crate) fn stuck(&mut self, id: u64, since: u64) {
+        let is_stuck =
+            |case: &mut Case| case.phase == Phase::Active && case.updated == since && !case.queue.is_empty();
+        if !self.case(id).is_some_and(is_stuck) {
+            self.held.remove(&id);
+            return;
+        }
+        self.with(id, |run, hand| {
+            let detail = "what is to be done next takes more than the group's limits let one command take";
+            run.end_faulted(hand, Problem::standard(Standard::Runtime, detail));
+        });
+    }
+
+    fn write(mut self) {
         for (id, held) in std::mem::take(&mut self.held) {
             let Held { mut case, listed, happened } = held;
             case.updated = self.now;
@@ -184,32 +234,52 @@ impl<'c> Run<'c> {
                 let chapter = Chapter { at: self.now, index: self.ctx.index(), events: happened };
                 HISTORY.insert(self.ctx, &(id, first), &chapter);
             }
-            if listed != Some(case.phase) {
-                for definition in [0, case.definition] {
-                    if let Some(listed) = listed {
-                        LISTED.remove(self.ctx, &(definition, listed.number(), id));
-                    }
-                    LISTED.insert(self.ctx, &(definition, case.phase.number(), id), &());
-                }
+            if listed != Some((case.phase, status(&case))) {
+                self.list(id, &case, listed.map(|(phase, _)| phase));
             }
             CASES.insert(self.ctx, &id, &case);
         }
     }
 
-    /// Ends cases that hold more than they may, so that they can be written.
-    fn bound(&mut self) {
+    /// Lists a case as it stands, and no longer under the phase before.
+    fn list(&mut self, id: u64, case: &Case, before: Option<Phase>) {
+        // A line is small; a definition's outline need not be.
+        let known = before.and_then(|before| LISTED.get(self.ctx, &(0, before.number(), id)));
+        let line = known.unwrap_or_else(|| CaseLine {
+            case: id,
+            definition: self.outline(case).map(|stored| stored.reference()).unwrap_or_default(),
+            key: case.key.clone(),
+            status: String::new(),
+            started_at: case.started,
+            ended_at: None,
+        });
+        let ended_at = case.phase.is_over().then_some(self.now);
+        let line = CaseLine { status: status(case).to_owned(), ended_at, ..line };
+        for definition in [0, case.definition] {
+            if let Some(before) = before.filter(|before| *before != case.phase) {
+                LISTED.remove(self.ctx, &(definition, before.number(), id));
+            }
+            LISTED.insert(self.ctx, &(definition, case.phase.number(), id), &line);
+        }
+    }
+
+    /// Ends cases that hold more than they may, so that they can be written; whether any ended by that.
+    fn bound(&mut self) -> bool {
         let most = self.limits.case_bytes;
         let large: Vec<u64> =
             self.held.iter().filter(|(_, held)| size(&held.case, most) > most).map(|(id, _)| *id).collect();
+        let mut ended = false;
         for id in large {
             self.with(id, |run, hand| {
+                let before = hand.case.phase;
                 let detail = format!("the case holds more than {most} bytes");
                 run.end_faulted(hand, Problem::standard(Standard::Runtime, detail));
+                ended |= hand.case.phase != before;
                 // What a case may hold always leaves room for what it was given.
                 hand.case.context = Value::empty_object();
             });
         }
-        self.go();
+        ended
     }
 
     /// A task of a case's definition.
@@ -259,10 +329,13 @@ impl<'c> Run<'c> {
         self.ctx.cancel_timer(&timer_id(due, case, frame));
     }
 
-    /// A timer came due.
+    /// A timer came due. Only [`Due::More`] has anything worked off by [`Run::finish`].
     pub(crate) fn due(&mut self, due: Due, case: u64, frame: FrameId) {
         let action = match due {
-            Due::More => return self.wake(case),
+            Due::More => {
+                self.ctx.cancel_timer(&stuck_id(case));
+                return self.wake(case);
+            }
             Due::Claim => return self.claim_over(case, frame),
             Due::Case => Action::Timeout,
             Due::Attempt => Action::AttemptOver(frame),
@@ -278,6 +351,8 @@ impl<'c> Run<'c> {
         let exists = self.case(case).is_some_and(|case| case.frames.contains_key(&frame));
         if exists {
             self.push(case, action);
+        } else {
+            self.held.remove(&case);
         }
     }
 
@@ -376,6 +451,10 @@ fn timer_id(due: Due, case: u64, frame: FrameId) -> String {
         Due::Claim => "claim",
     };
     format!("{kind}/{case}/{frame}")
+}
+
+fn stuck_id(case: u64) -> String {
+    format!("stuck/{case}")
 }
 
 /// About how many bytes a case takes, counted until it is more than `enough`.

@@ -4,7 +4,7 @@ use quorate_sdk::prelude::Rejection;
 
 use super::harness::{Group, document, json};
 use crate::value::Value;
-use crate::{CaseLine, Command, Event, Phase, Query, Reference, Started};
+use crate::{CaseLine, Command, Event, Limits, Phase, Query, Reference, Started};
 
 const WAITS: &str = "do: [{w: {wait: PT10S}}, {s: {set: {x: 1}}}]";
 
@@ -90,6 +90,70 @@ fn cases_are_listed_by_state_and_definition_page_by_page() {
     assert_eq!(list(&group, all(Some(Phase::Faulted), None, None, None)), [] as [u64; 0]);
     let refused = group.host.query::<Value>(all(None, Some("none"), None, None)).unwrap_err();
     assert_eq!(refused.name, "not-defined");
+}
+
+#[test]
+fn a_line_says_how_its_case_stands_at_any_time() {
+    // Lines are stored beside their cases; one that is not written when its case changes would lie.
+    let limits = Limits { transitions_per_command: 1, ..Limits::default() };
+    let mut group = Group::with(limits);
+    let long = group.define(&(document("long") + "do: [{a: {set: {x: 1}}}, {c: {call: f}}]")).unwrap();
+    let case = group.start(&long, "{}").unwrap();
+    let line = |group: &Group| {
+        let query = Query::Cases {
+            namespace: None,
+            name: None,
+            version: None,
+            state: None,
+            after: None,
+            limit: None,
+        };
+        let [line] = group.host.query::<Vec<CaseLine>>(query).unwrap().try_into().unwrap();
+        assert_eq!(
+            (line.case, &line.definition, line.started_at),
+            (case, &long, group.case(case).started_at)
+        );
+        assert_eq!(line.status, group.case(case).status);
+        (line.status, line.ended_at)
+    };
+    assert_eq!(line(&group), ("running".to_owned(), None));
+    group.pass(0);
+    assert_eq!(line(&group), ("waiting".to_owned(), None));
+    group.host.apply(Command::Suspend { case }).unwrap();
+    assert_eq!(line(&group), ("suspended".to_owned(), None));
+    group.host.apply(Command::Resume { case }).unwrap();
+    group.pass(5_000);
+    group.answer("f", "1");
+    let ended = group.case(case).updated_at;
+    assert_eq!(line(&group), ("completed".to_owned(), Some(ended)));
+    group.host.apply(Command::Forget { case }).unwrap();
+    let left = group.host.state().into_keys().filter(|key| key.starts_with(b"listed"));
+    assert_eq!(left.count(), 0, "a line outlived its case");
+}
+
+#[test]
+fn pages_hold_the_oldest_cases_of_all_versions() {
+    // Versions are listed apart. Joined in the wrong order, a page would skip cases for good.
+    let mut group = Group::new();
+    let versions = ["10.0.0", "9.0.0", "8.0.0"].map(|version| {
+        let text = document("many").replace("0.1.0", version) + WAITS;
+        group.define(&text).unwrap()
+    });
+    for round in 0..4 {
+        for version in &versions[..=round % 3] {
+            group.start(version, "{}").unwrap();
+        }
+    }
+    let page = |after: u64| Query::Cases {
+        namespace: Some("test".into()),
+        name: Some("many".into()),
+        version: None,
+        state: None,
+        after: Some(after),
+        limit: Some(3),
+    };
+    let pages = [list(&group, page(0)), list(&group, page(3)), list(&group, page(6))];
+    assert_eq!(pages, [vec![1, 2, 3], vec![4, 5, 6], vec![7]]);
 }
 
 #[test]
