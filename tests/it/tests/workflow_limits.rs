@@ -110,7 +110,7 @@ impl Sandbox {
 fn a_page_of_200_large_cases_is_within_the_usual_limits() {
     let mut sandbox = Sandbox::new();
     sandbox.define("large", "do: [{a: {call: f}}]\n");
-    let numbers: Vec<u64> = (0..10_000).collect();
+    let numbers: Vec<u64> = (0..4_000).collect();
     for case in 0..250 {
         let key = format!("case-{case}");
         let input = json!({ "numbers": numbers });
@@ -135,12 +135,12 @@ fn a_page_of_200_large_cases_is_within_the_usual_limits() {
 #[test]
 fn a_case_that_its_groups_limits_do_not_let_go_on_faults() {
     let mut sandbox = Sandbox::new();
-    let dear = "do: [{w: {wait: PT1S}}, {a: {set: {x: '${ [range(2000)] | add }'}}}]\n";
+    let dear = "do: [{w: {wait: PT1S}}, {a: {set: {x: '${ [range(3500)] | add }'}}}]\n";
     sandbox.define("dear", dear);
     sandbox.define("around", "do: [{r: {run: {workflow: {namespace: it, name: dear}}}}]\n");
     sandbox.command("start", &json!({ "namespace": "it", "name": "around" }));
     sandbox.command("start", &json!({ "namespace": "it", "name": "dear" }));
-    sandbox.limits.fuel_per_command = 1_000_000;
+    sandbox.limits.fuel_per_command = 400_000;
     let status = |sandbox: &Sandbox, case: u64| sandbox.query("case", &json!({ "case": case })).unwrap();
     for _ in 0..50 {
         sandbox.now += 100;
