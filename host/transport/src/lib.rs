@@ -38,5 +38,5 @@ pub use error::{CertificateError, LinkFault, RequestError, SendError, TransportE
 pub use hello::{PROTOCOL_VERSION, Refusal, RefusalCode};
 pub use peer::PeerStatus;
 pub use pki::{PeerIdentity, Role, Subject};
-pub use tls::{AcceptLimits, ConnectionCount, ConnectionInfo, Tls, TlsFiles, TlsPem};
+pub use tls::{AcceptLimits, ConnectionCount, ConnectionInfo, Tls, TlsConn, TlsFiles, TlsPem};
 pub use transport::{BoxFuture, Handler, Transport};

@@ -1,29 +1,39 @@
-//! A link: one `Submit` stream on one connection, shared by many sessions.
+//! A link: one `Submit` stream, shared by many sessions, on a connection of its own; through HTTP/2 where
+//! nothing else is spoken.
 //!
 //! Relies on the table of what is pending. Promises that everything queued while the last frame was
 //! written goes out as one frame per group, without delay; that each item is answered at most once; and
 //! that when the stream ends every item learns so, and whether it can have been sent. Knows no session,
 //! and no leader.
 //!
-//! HTTP/2 pulls the next frame when it has room, so frames grow with the load and with nothing else.
+//! The next frame is made when the last one was written, so frames grow with the load and with nothing else.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
+use bytes::BytesMut;
+use quorate_proto::frames::{FrameError, FrameReader, append};
 use quorate_proto::v1::client_client::ClientClient;
-use quorate_proto::v1::{self, Reply, SubmitFrame, SubmitItem, reply, submit_item};
+use quorate_proto::v1::{self, Reply, ReplyFrame, SubmitFrame, SubmitItem, reply, submit_item};
 use quorate_proto::{FRAME_BYTES_MAX, FRAME_ITEMS_MAX};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
+use tokio_stream::StreamExt as _;
 use tonic::transport::Channel;
 
 use crate::pending::Pending;
-use crate::tls::TlsFault;
-use crate::verdict::innermost;
+use crate::tls::{Dialer, TlsFault};
+use crate::verdict::{brief, innermost};
 
 /// The greatest message from a node: an answer has at most 16 MiB, and a frame holds several.
 pub(crate) const RECEIVE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of frames that are gathered for one write.
+const WRITE_BYTES: usize = 256 << 10;
 /// What an item takes in a frame beside its name and body.
 const ITEM_BYTES: usize = 64;
 
@@ -57,6 +67,18 @@ pub(crate) struct LinkBounds {
     pub(crate) queued_bytes_max: usize,
 }
 
+/// How a link reaches its node.
+pub(crate) struct Road {
+    pub(crate) dialer: Arc<Dialer>,
+    pub(crate) address: String,
+    /// How long opening the connection may take.
+    pub(crate) connect_timeout: Duration,
+    /// For a node, or a relay before it, that speaks HTTP/2 alone.
+    pub(crate) channel: Channel,
+    /// Where a refusal by TLS is noted.
+    pub(crate) fault: Arc<TlsFault>,
+}
+
 /// One link.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -80,10 +102,10 @@ struct State {
 }
 
 impl Link {
-    /// Opens a link on a connection; it ends when the stream does.
-    pub(crate) fn open(channel: Channel, bounds: LinkBounds, fault: Arc<TlsFault>) -> Arc<Self> {
+    /// Opens a link; it ends when its stream does.
+    pub(crate) fn open(road: Road, bounds: LinkBounds) -> Arc<Self> {
         let link = Arc::new(Self { bounds, state: Mutex::default(), closing: Notify::new() });
-        tokio::spawn(serve(Arc::clone(&link), channel, fault));
+        tokio::spawn(serve(Arc::clone(&link), road));
         link
     }
 
@@ -208,7 +230,7 @@ impl State {
     }
 }
 
-/// The frames of a link, as HTTP/2 asks for them.
+/// The frames of a link, as they can be written.
 struct Outbound(Arc<Link>);
 
 impl tokio_stream::Stream for Outbound {
@@ -264,15 +286,77 @@ enum End {
 }
 
 /// Carries a link's frames until its stream ends.
-async fn serve(link: Arc<Link>, channel: Channel, fault: Arc<TlsFault>) {
+async fn serve(link: Arc<Link>, road: Road) {
     let end = tokio::select! {
-        end = carry(&link, channel, &fault) => end,
+        end = carry(&link, road) => end,
         () = link.closing.notified() => End::Lost("the client was closed".to_owned()),
     };
     link.end(end);
 }
 
-async fn carry(link: &Arc<Link>, channel: Channel, fault: &TlsFault) -> End {
+async fn carry(link: &Arc<Link>, road: Road) -> End {
+    let dialled = timeout(road.connect_timeout, road.dialer.dial_frames(&road.address, &road.fault)).await;
+    match dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        Ok(Some(connection)) => carry_frames(link, connection, &road.fault).await,
+        Ok(None) => carry_http2(link, road.channel, &road.fault).await,
+        Err(error) => End::Lost(brief(&error.to_string())),
+    }
+}
+
+async fn carry_frames(link: &Arc<Link>, connection: impl AsyncRead + AsyncWrite, fault: &TlsFault) -> End {
+    let (reader, writer) = tokio::io::split(connection);
+    tokio::select! {
+        biased;
+        end = read_frames(link, FrameReader::new(reader, RECEIVE_BYTES_MAX), fault) => end,
+        Err(error) = write_frames(link, writer) => End::Lost(brief(&error.to_string())),
+    }
+}
+
+async fn read_frames(link: &Link, mut frames: FrameReader<impl AsyncRead + Unpin>, fault: &TlsFault) -> End {
+    loop {
+        let frame = match frames.next::<ReplyFrame>().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return End::Lost("the node ended the connection".to_owned()),
+            Err(error) => return End::Lost(brief(&error.to_string())),
+        };
+        fault.clear();
+        link.dispatch(frame.replies);
+        match frame.ended {
+            Some(error) if error.code() == v1::ErrorCode::Unauthorized => return End::Refused(error),
+            Some(error) => return End::Lost(brief(&error.message)),
+            None => {}
+        }
+    }
+}
+
+/// Writes what queues up until the connection fails; a link that was closed has nothing to write.
+async fn write_frames(
+    link: &Arc<Link>,
+    mut to: impl AsyncWrite + Unpin,
+) -> Result<std::convert::Infallible, FrameError> {
+    let mut outbound = Outbound(Arc::clone(link));
+    let mut out = BytesMut::new();
+    loop {
+        match outbound.next().await {
+            Some(frame) => append(&frame, &mut out)?,
+            None => std::future::pending().await,
+        }
+        while out.len() < WRITE_BYTES
+            && let Some(frame) = link.state().frame()
+        {
+            append(&frame, &mut out)?;
+        }
+        to.write_all(&out).await?;
+        to.flush().await?;
+        // A large command is not kept room for.
+        if out.capacity() > WRITE_BYTES {
+            out = BytesMut::new();
+        }
+        out.clear();
+    }
+}
+
+async fn carry_http2(link: &Arc<Link>, channel: Channel, fault: &TlsFault) -> End {
     let mut client = ClientClient::new(channel).max_decoding_message_size(RECEIVE_BYTES_MAX);
     let mut inbound = match client.submit(Outbound(Arc::clone(link))).await {
         Ok(response) => response.into_inner(),
@@ -308,7 +392,9 @@ fn bytes_of(kind: &submit_item::Kind) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use quorate_proto::v1::{Command, KeepSession};
+    #![allow(clippy::unwrap_used)]
+    use quorate_proto::v1::{Command, KeepSession, ReplyFrame};
+    use tokio::io::{DuplexStream, ReadHalf, WriteHalf};
 
     use super::*;
 
@@ -365,5 +451,100 @@ mod tests {
         }
         assert_eq!(counts, [2, 2, 1]);
         assert_eq!(state.queued_bytes, 0);
+    }
+
+    /// A link whose node is the test.
+    struct Met {
+        link: Arc<Link>,
+        reader: FrameReader<ReadHalf<DuplexStream>>,
+        writer: WriteHalf<DuplexStream>,
+        carried: tokio::task::JoinHandle<()>,
+    }
+
+    fn meet() -> Met {
+        let bounds = LinkBounds { in_flight_max: 10_000, queued_bytes_max: 64 << 20 };
+        let link = Arc::new(Link { bounds, state: std::sync::Mutex::default(), closing: Notify::default() });
+        let (client, node) = tokio::io::duplex(256);
+        let carrying = Arc::clone(&link);
+        let carried = tokio::spawn(async move {
+            let end = carry_frames(&carrying, client, &TlsFault::default()).await;
+            carrying.end(end);
+        });
+        let (reader, writer) = tokio::io::split(node);
+        Met { link, reader: FrameReader::new(reader, RECEIVE_BYTES_MAX), writer, carried }
+    }
+
+    async fn reply(writer: &mut WriteHalf<DuplexStream>, frame: ReplyFrame) {
+        let mut out = BytesMut::new();
+        append(&frame, &mut out).unwrap();
+        writer.write_all(&out).await.unwrap();
+    }
+
+    fn ok(tag: u64) -> Reply {
+        Reply { tag, kind: Some(reply::Kind::Ok(v1::Acknowledgement {})) }
+    }
+
+    #[tokio::test]
+    async fn items_and_answers_cross_a_connection_without_http2() {
+        let Met { link, mut reader, mut writer, carried } = meet();
+        // More than the connection holds, in both directions at once.
+        let mut tickets: Vec<_> =
+            (0..3_000).map(|i| link.send(i % 3, keep(0).kind.unwrap()).unwrap()).collect();
+        let node = tokio::spawn(async move {
+            let mut answered = 0;
+            while answered < 3_000 {
+                let frame = reader.next::<SubmitFrame>().await.unwrap().unwrap();
+                answered += frame.items.len();
+                let replies = frame.items.iter().map(|item| ok(item.tag)).collect();
+                reply(&mut writer, ReplyFrame { replies, ended: None }).await;
+            }
+            (reader, writer)
+        });
+        for ticket in &mut tickets {
+            assert!(matches!(ticket.answer().await, Ok(reply::Kind::Ok(_))));
+        }
+        drop(node.await.unwrap());
+        carried.await.unwrap();
+        assert!(link.is_closed());
+    }
+
+    #[tokio::test]
+    async fn a_node_that_takes_nothing_says_why_to_every_item() {
+        let Met { link, mut writer, carried, reader: _reader } = meet();
+        let mut ticket = link.send(1, keep(0).kind.unwrap()).unwrap();
+        let refused = v1::Error::new(v1::ErrorCode::Unauthorized, "a reader");
+        reply(&mut writer, ReplyFrame { replies: Vec::new(), ended: Some(refused) }).await;
+        carried.await.unwrap();
+        let answer = ticket.answer().await;
+        assert!(
+            matches!(&answer, Ok(reply::Kind::Error(error)) if error.message == "a reader"),
+            "{answer:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn whatever_else_ends_a_connection_leaves_open_what_was_carried_out() {
+        let garbage: [&[u8]; 4] = [b"", &[0xff; 8], &[0, 0, 0, 9, 1], &[0, 0, 0, 2, 0xff, 0xff]];
+        for bytes in garbage {
+            let Met { link, mut reader, mut writer, carried } = meet();
+            let mut ticket = link.send(1, keep(0).kind.unwrap()).unwrap();
+            assert!(reader.next::<SubmitFrame>().await.unwrap().is_some());
+            writer.write_all(bytes).await.unwrap();
+            drop((reader, writer));
+            carried.await.unwrap();
+            let answer = ticket.answer().await;
+            assert!(matches!(&answer, Err(fault) if fault.maybe_sent), "{bytes:?}: {answer:?}");
+        }
+        let Met { link, mut reader, mut writer, carried } = meet();
+        let mut ticket = link.send(1, keep(0).kind.unwrap()).unwrap();
+        assert!(reader.next::<SubmitFrame>().await.unwrap().is_some());
+        let ended = Some(v1::Error::new(v1::ErrorCode::TooLarge, "too much"));
+        reply(&mut writer, ReplyFrame { replies: Vec::new(), ended }).await;
+        carried.await.unwrap();
+        let answer = ticket.answer().await;
+        assert!(
+            matches!(&answer, Err(fault) if fault.maybe_sent && &*fault.reason == "too much"),
+            "{answer:?}"
+        );
     }
 }

@@ -1,10 +1,9 @@
 //! One node as the client reaches it: its connections and links, opened when they are needed.
 //!
-//! Relies on the dialer. Promises at most one connection and one link for each slot, and a new link
-//! after one has ended. Knows no group.
+//! Relies on the dialer. Promises for each slot at most one connection for calls and one link, and a new
+//! link after one has ended. Knows no group.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tonic::codegen::http::Uri;
@@ -12,13 +11,9 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::config::ClientConfig;
 use crate::error::Error;
-use crate::link::{Link, LinkBounds};
-use crate::tls::{Dialer, TlsFault};
+use crate::link::{Link, LinkBounds, Road};
+use crate::tls::{Dialer, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, TlsFault};
 
-/// How often an idle or busy connection is checked for life, and how long the answer may take. A stopped
-/// machine sends no reset, so this bounds how long its connections are believed in.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes a node may send on one stream before the client has read them.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// The same for all streams of one connection.
@@ -79,7 +74,14 @@ impl Node {
             in_flight_max: self.config.in_flight_max,
             queued_bytes_max: self.config.queued_bytes_max,
         };
-        let opened = Link::open(self.channel(slot), bounds, Arc::clone(&self.fault));
+        let road = Road {
+            dialer: Arc::clone(&self.dialer),
+            address: self.address.clone(),
+            connect_timeout: self.config.connect_timeout,
+            channel: self.channel(slot),
+            fault: Arc::clone(&self.fault),
+        };
+        let opened = Link::open(road, bounds);
         *link = Some(Arc::clone(&opened));
         opened
     }

@@ -9,16 +9,25 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use quorate_proto::frames::PROTOCOL;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::config::{Security, host_of};
 use crate::error::Error;
+
+const HTTP2: &[u8] = b"h2";
+/// How often a connection is checked for life, and how long the answer may take. A stopped machine sends
+/// no reset, so this bounds how long its connections are believed in.
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The client's certificate and key, and the authority that issued the nodes' certificates, in PEM.
 #[derive(Clone)]
@@ -56,7 +65,8 @@ impl TlsConfig {
         Ok(Self { ca_pem: read(ca.as_ref())?, cert_pem: read(cert.as_ref())?, key_pem: read(key.as_ref())? })
     }
 
-    fn connector(&self) -> Result<TlsConnector, Error> {
+    /// A connector that agrees on one of these protocols.
+    fn connector(&self, protocols: &[&[u8]]) -> Result<TlsConnector, Error> {
         let wrong =
             |what: &str, error: &dyn std::fmt::Display| Error::Config { reason: format!("{what}: {error}") };
         let mut roots = RootCertStore::empty();
@@ -79,7 +89,7 @@ impl TlsConfig {
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
             .map_err(|error| wrong("the client's certificate and private key", &error))?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(TlsConnector::from(Arc::new(config)))
     }
 }
@@ -87,7 +97,12 @@ impl TlsConfig {
 /// Opens connections.
 pub(crate) enum Dialer {
     /// Over TCP with TLS.
-    Tls(TlsConnector),
+    Tls {
+        /// For HTTP/2.
+        http2: TlsConnector,
+        /// For frames, or else for HTTP/2.
+        frames: TlsConnector,
+    },
     #[cfg(test)]
     Memory(crate::tests::network::Network),
 }
@@ -95,29 +110,56 @@ pub(crate) enum Dialer {
 impl Dialer {
     pub(crate) fn new(security: &Security) -> Result<Self, Error> {
         match security {
-            Security::Tls(tls) => Ok(Self::Tls(tls.connector()?)),
+            Security::Tls(tls) => {
+                Ok(Self::Tls { http2: tls.connector(&[HTTP2])?, frames: tls.connector(&[PROTOCOL, HTTP2])? })
+            }
             #[cfg(test)]
             Security::Memory(network) => Ok(Self::Memory(network.clone())),
         }
     }
 
-    /// Opens a connection; certificate errors, now or later, are noted in `fault`.
+    /// Opens a connection for HTTP/2; certificate errors, now or later, are noted in `fault`.
     pub(crate) async fn dial(&self, address: &str, fault: &Arc<TlsFault>) -> io::Result<Connection> {
-        let fault = Arc::clone(fault);
-        let tls = match self {
-            Self::Tls(tls) => tls,
+        match self {
+            Self::Tls { http2, .. } => Ok(Connection::new(connect(http2, address, fault).await?, fault)),
             #[cfg(test)]
-            Self::Memory(network) => {
-                return Ok(Connection { stream: Box::new(network.dial(address).await?), fault });
-            }
-        };
-        let tcp = TcpStream::connect(address).await?;
-        tcp.set_nodelay(true)?;
-        let host = host_of(address).and_then(|host| ServerName::try_from(host.to_owned()).ok());
-        let host = host.ok_or_else(|| io::Error::other(format!("{address} names no host")))?;
-        let stream = tls.connect(host, tcp).await.inspect_err(|error| fault.observe(error))?;
-        Ok(Connection { stream: Box::new(stream), fault })
+            Self::Memory(network) => Ok(Connection::new(network.dial(address).await?, fault)),
+        }
     }
+
+    /// Opens a connection for frames; none if only HTTP/2 is spoken there.
+    pub(crate) async fn dial_frames(
+        &self,
+        address: &str,
+        fault: &Arc<TlsFault>,
+    ) -> io::Result<Option<Connection>> {
+        match self {
+            Self::Tls { frames, .. } => {
+                let stream = connect(frames, address, fault).await?;
+                let agreed = stream.get_ref().1.alpn_protocol() == Some(PROTOCOL);
+                Ok(agreed.then(|| Connection::new(stream, fault)))
+            }
+            #[cfg(test)]
+            Self::Memory(_) => Ok(None),
+        }
+    }
+}
+
+async fn connect(
+    tls: &TlsConnector,
+    address: &str,
+    fault: &TlsFault,
+) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    // HTTP/2 asks by itself; frames leave it to the system, which also gives up what is not acknowledged.
+    let probes = TcpKeepalive::new().with_time(KEEPALIVE_INTERVAL).with_interval(KEEPALIVE_INTERVAL);
+    SockRef::from(&tcp).set_tcp_keepalive(&probes)?;
+    #[cfg(target_os = "linux")]
+    SockRef::from(&tcp).set_tcp_user_timeout(Some(KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT))?;
+    let host = host_of(address).and_then(|host| ServerName::try_from(host.to_owned()).ok());
+    let host = host.ok_or_else(|| io::Error::other(format!("{address} names no host")))?;
+    tls.connect(host, tcp).await.inspect_err(|error| fault.observe(error))
 }
 
 /// Why TLS with one node failed the last time; with TLS 1.3 a client learns only after the handshake
@@ -156,6 +198,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    fn new(stream: impl Stream + 'static, fault: &Arc<TlsFault>) -> Self {
+        Self { stream: Box::new(stream), fault: Arc::clone(fault) }
+    }
+
     fn observed<T>(&self, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if let Poll::Ready(Err(error)) = &outcome {
             self.fault.observe(error);

@@ -108,7 +108,7 @@ pub(crate) fn innermost(status: &Status) -> String {
 }
 
 /// A text from outside as one short line.
-fn brief(text: &str) -> String {
+pub(crate) fn brief(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(REASON_CHARS_MAX).collect()
 }
 

@@ -1,9 +1,10 @@
 //! The client interface of Quorate, package `quorate.v1`: messages, clients and servers generated from
 //! `proto/quorate/v1/*.proto`, where everything is documented.
 //!
-//! Relies on tonic and prost. Promises one encoding of [`v1::Error`] in the details of a gRPC status.
-//! Knows neither node nor client library.
+//! Relies on tonic and prost. Promises one encoding of [`v1::Error`] in the details of a gRPC status, and one
+//! of the stream of `Submit` without HTTP/2. Knows neither node nor client library.
 
+pub mod frames;
 mod status;
 
 /// The messages and services of package `quorate.v1`, as generated.
@@ -25,6 +26,8 @@ pub const FRAME_BYTES_MAX: usize = 3 << 20;
 pub const NAME_BYTES_MAX: usize = 128;
 /// The greatest body of a command or query, in bytes.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
+/// Where a `ReplyFrame` ends, in bytes: it has no further reply, unless it has only one.
+pub const REPLY_FRAME_BYTES: usize = 4 << 20;
 /// The furthest a session's greatest sequence number may lie from its smallest unacknowledged one.
 pub const WINDOW_MAX: u64 = 1_024;
 /// The greatest chunk of a component, in bytes.

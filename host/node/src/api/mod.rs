@@ -7,15 +7,19 @@
 mod admin;
 mod client;
 mod convert;
+mod frames;
 mod submit;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use quorate_proto::frames::PROTOCOL;
 use quorate_proto::v1::admin_server::AdminServer;
 use quorate_proto::v1::client_server::ClientServer;
 use quorate_proto::v1::{Error, ErrorCode};
 use quorate_transport::{AcceptLimits, ConnectionInfo, Role, Tls};
+use tokio::task::JoinSet;
+use tokio_stream::StreamExt as _;
 use tonic::{Request, Status};
 
 use crate::node::Inner;
@@ -38,6 +42,8 @@ pub(crate) struct Api {
 pub(crate) struct ApiServer {
     address: SocketAddr,
     task: tokio::task::JoinHandle<()>,
+    /// Connections without HTTP/2.
+    relays: Arc<Mutex<JoinSet<()>>>,
 }
 
 impl ApiServer {
@@ -68,13 +74,26 @@ impl ApiServer {
             .add_service(health)
             .add_service(reflection)
             .add_service(ClientServer::new(api.clone()).max_decoding_message_size(bytes_max))
-            .add_service(AdminServer::new(api).max_decoding_message_size(bytes_max));
+            .add_service(AdminServer::new(api.clone()).max_decoding_message_size(bytes_max));
+        let relays = Arc::new(Mutex::new(JoinSet::new()));
+        let incoming = {
+            let relays = Arc::clone(&relays);
+            incoming.also(PROTOCOL).filter_map(move |accepted| match accepted {
+                Ok(connection) if connection.protocol() == Some(PROTOCOL) => {
+                    let mut relays = relays.lock().unwrap_or_else(PoisonError::into_inner);
+                    while relays.try_join_next().is_some() {}
+                    relays.spawn(frames::serve(api.clone(), connection));
+                    None
+                }
+                other => Some(other),
+            })
+        };
         let task = tokio::spawn(async move {
             if let Err(error) = router.serve_with_incoming(incoming).await {
                 tracing::error!(%error, "the client port ended");
             }
         });
-        Ok(Self { address, task })
+        Ok(Self { address, task, relays })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -84,6 +103,7 @@ impl ApiServer {
     /// Closes the port; requests under way are broken off, and clients repeat them elsewhere.
     pub(crate) async fn stop(self) {
         self.task.abort();
+        self.relays.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         // An aborted task ends with an error that says so.
         drop(self.task.await);
     }
@@ -91,7 +111,10 @@ impl ApiServer {
 
 /// Refuses a request whose connection does not carry at least this role.
 fn require<T>(request: &Request<T>, least: Role) -> Result<(), Status> {
-    let info = request.extensions().get::<ConnectionInfo>();
+    Ok(require_role(request.extensions().get(), least)?)
+}
+
+fn require_role(info: Option<&ConnectionInfo>, least: Role) -> Result<(), Error> {
     let role = info.and_then(|info| info.identity.role());
     if role.is_some_and(|role| role >= least) {
         return Ok(());
@@ -101,5 +124,5 @@ fn require<T>(request: &Request<T>, least: Role) -> Result<(), Status> {
         "{holder} may not do this: it needs the role {least}; issue a certificate with \
          `quorate pki client --role {least}`"
     );
-    Err(Error::new(ErrorCode::Unauthorized, message).into())
+    Err(Error::new(ErrorCode::Unauthorized, message))
 }

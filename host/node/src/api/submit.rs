@@ -6,9 +6,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prost::Message as _;
 use quorate_proto::v1::submit_item::Kind as ItemKind;
 use quorate_proto::v1::{Error, ErrorCode, Reply as WireReply, ReplyFrame, SubmitFrame, SubmitItem};
-use quorate_proto::{BODY_BYTES_MAX, FRAME_ITEMS_MAX, NAME_BYTES_MAX};
+use quorate_proto::{BODY_BYTES_MAX, FRAME_ITEMS_MAX, NAME_BYTES_MAX, REPLY_FRAME_BYTES};
 use quorate_types::{BatchItem, Command, GroupId, Sequence, SessionId};
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -48,11 +49,31 @@ impl StreamState {
     /// Sends what gathered. When the client does not read, it stays gathered, bounded by the number of
     /// unanswered items, and leaves with the next frame that fits.
     fn send(&self) {
-        let Ok(permit) = self.frames.try_reserve() else { return };
-        let replies = std::mem::take(&mut *self.gathered.lock().unwrap_or_else(PoisonError::into_inner));
-        if !replies.is_empty() {
-            permit.send(Ok(ReplyFrame { replies }));
+        loop {
+            let Ok(permit) = self.frames.try_reserve() else { return };
+            let replies = next_frame(
+                &mut self.gathered.lock().unwrap_or_else(PoisonError::into_inner),
+                REPLY_FRAME_BYTES,
+            );
+            if replies.is_empty() {
+                return;
+            }
+            permit.send(Ok(ReplyFrame { replies, ended: None }));
         }
+    }
+}
+
+/// Takes as many replies as a frame of about so many bytes holds: the one that fills it is its last.
+fn next_frame(gathered: &mut Vec<WireReply>, bytes_max: usize) -> Vec<WireReply> {
+    let mut bytes = 0;
+    let count = gathered.iter().take_while(|reply| {
+        let fits = bytes < bytes_max;
+        bytes += reply.encoded_len();
+        fits
+    });
+    match count.count() {
+        all if all == gathered.len() => std::mem::take(gathered),
+        some => gathered.drain(..some).collect(),
     }
 }
 
@@ -195,5 +216,27 @@ impl SubmitStream {
             return Err(Error::new(ErrorCode::Overloaded, message));
         }
         Ok(checked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_proto::v1::{Done, reply};
+
+    use super::*;
+
+    #[test]
+    fn large_replies_are_spread_over_frames_in_their_order() {
+        let done = |bytes: usize| reply::Kind::Done(Done { body: vec![0; bytes].into(), ..Done::default() });
+        let sizes = [10, 600, 600, 600, 5_000, 10, 10];
+        let mut gathered: Vec<_> =
+            (0..).zip(sizes).map(|(tag, bytes)| WireReply { tag, kind: Some(done(bytes)) }).collect();
+        let mut frames = Vec::new();
+        while !gathered.is_empty() {
+            let frame = next_frame(&mut gathered, 1_000);
+            frames.push(frame.iter().map(|reply| reply.tag).collect::<Vec<_>>());
+        }
+        assert_eq!(frames, [vec![0, 1, 2], vec![3, 4], vec![5, 6]]);
+        assert!(next_frame(&mut gathered, 1_000).is_empty());
     }
 }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -34,6 +35,8 @@ use crate::pki::{PeerIdentity, peer_identity};
 
 /// How long accepting pauses when the system has no more sockets to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a connection is silent before the system asks whether the other machine is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
 /// How long a failed handshake may take to deliver its alert.
 const ALERT_LINGER: Duration = Duration::from_millis(500);
 
@@ -77,6 +80,12 @@ impl TlsConn {
     #[must_use]
     pub fn info(&self) -> &ConnectionInfo {
         &self.info
+    }
+
+    /// The protocol above TLS that both ends agreed on.
+    #[must_use]
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.stream.get_ref().1.alpn_protocol()
     }
 }
 
@@ -130,6 +139,8 @@ pub struct Incoming {
     listener: TcpListener,
     local: SocketAddr,
     tls: Tls,
+    /// A protocol that is agreed on rather than HTTP/2, where the other end knows it.
+    also: Option<&'static [u8]>,
     limits: AcceptLimits,
     handshakes: JoinSet<Option<TlsConn>>,
     places: Arc<Semaphore>,
@@ -164,6 +175,7 @@ impl Tls {
             local: listener.local_addr()?,
             listener,
             tls: self.clone(),
+            also: None,
             limits,
             handshakes: JoinSet::new(),
             places: Arc::new(Semaphore::new(limits.connections_max)),
@@ -189,6 +201,12 @@ impl ConnectionCount {
 }
 
 impl Incoming {
+    /// Agrees on this protocol as well, with whoever knows it (ALPN, RFC 7301); see [`TlsConn::protocol`].
+    #[must_use]
+    pub fn also(self, protocol: &'static [u8]) -> Self {
+        Self { also: Some(protocol), ..self }
+    }
+
     /// A count of the connections that came from here.
     #[must_use]
     pub fn connections(&self) -> ConnectionCount {
@@ -207,7 +225,11 @@ impl Incoming {
             self.log.warn(|| format!("closed a connection from {remote}: {bound} are open already"));
             return;
         };
-        let config = self.tls.server_tls();
+        let mut config = self.tls.server_tls();
+        if let Some(also) = self.also {
+            // The end that accepts chooses, and it prefers what it names first.
+            Arc::make_mut(&mut config).alpn_protocols.insert(0, also.to_vec());
+        }
         let allowed = self.limits.handshake_timeout;
         let log = Arc::clone(&self.log);
         self.handshakes.spawn(async move {
@@ -269,7 +291,7 @@ async fn handshake(
     socket: TcpStream,
     remote: SocketAddr,
 ) -> Result<(TlsStream<TcpStream>, ConnectionInfo), String> {
-    socket.set_nodelay(true).map_err(|error| error.to_string())?;
+    keep_alive(&socket).map_err(|error| error.to_string())?;
     match TlsAcceptor::from(config).accept(socket).into_fallible().await {
         Ok(stream) => {
             let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -283,6 +305,13 @@ async fn handshake(
             Err(error.to_string())
         }
     }
+}
+
+/// Has the system find out that the other machine is gone; only whoever speaks HTTP/2 would.
+fn keep_alive(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let probes = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_IDLE / 4);
+    SockRef::from(socket).set_tcp_keepalive(&probes)
 }
 
 /// Closes so that the alert arrives: closing with unread bytes would reset the connection, and a reset

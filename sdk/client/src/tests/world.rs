@@ -310,7 +310,7 @@ impl FakeNode {
                 None => return false,
             }
         }
-        out.send(Ok(ReplyFrame { replies })).is_ok()
+        out.send(Ok(ReplyFrame { replies, ended: None })).is_ok()
     }
 }
 
