@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use quorate_cli::arguments::Protocol;
 use quorate_cli::bench::figures::{Figures, Process};
 use quorate_cli::bench::load::{self, LoadOptions};
 use quorate_cli::cluster::{ClusterPlan, ProcessCluster, WorkDirectory};
@@ -131,7 +132,7 @@ async fn ours(arguments: &Arguments, shape: Shape) -> Result<Figures> {
     let plan = ClusterPlan::create(directory.path(), NODES)?;
     let cluster = ProcessCluster::start(plan, sibling_binary()?).await?;
     let client = bench::connect(&cluster.plan().context, shape.connections, PREPARE_TIMEOUT).await?;
-    setup::prepare(&client, GROUP, &arguments.component).await?;
+    setup::prepare(&client, GROUP, Protocol::Raft, &arguments.component).await?;
     let clients = bench::open_clients(&client, GROUP, shape.clients).await?;
     let processes = cluster.pids().into_iter().map(|(id, pid)| Process::new(format!("node {id}"), pid));
     let figures = load::run(clients, load_options(arguments), processes.collect()).await;

@@ -35,7 +35,8 @@ enum Task {
         /// Build without optimisation: faster to build, slower to run.
         #[arg(long)]
         dev: bool,
-        /// Arguments of `quorate demo`, such as `--output json`, `--keep` or `--scenario workflow`.
+        /// Arguments of `quorate demo`, such as `--output json`, `--keep`, `--scenario workflow` or
+        /// `--protocol hotstuff`, with which one of four nodes lies.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -116,10 +117,16 @@ fn demo(workspace: &Workspace, profile: Profile, arguments: &[String]) -> Result
     let given = arguments.join(" ").replace('=', " ");
     let is_workflow = given.contains("--scenario workflow");
     let component = if is_workflow { "workflow" } else { "ledger" };
+    // One node of a HotStuff cluster lies, so that demonstration has a build of its own.
+    let lies = given.contains("--protocol hotstuff");
     workspace.build_product(profile)?;
+    if lies {
+        workspace.build_planted(profile)?;
+    }
     wasm::build_components(workspace, profile, &[component])?;
     workspace.step("demo", || {
-        let mut command = workspace.product(profile);
+        let name = if lies { steps::PLANTED } else { steps::PRODUCT };
+        let mut command = workspace.binary(profile, name);
         command.arg("demo").arg("--component").arg(workspace.component(component));
         let file = |name: &str| workspace.root.join(name);
         if is_workflow {

@@ -18,6 +18,11 @@ pub struct Workspace {
     cargo: PathBuf,
 }
 
+/// The binary that is the product.
+pub const PRODUCT: &str = "quorate";
+/// The same with replicas that lie when told to.
+pub const PLANTED: &str = "quorate-planted";
+
 /// How a binary is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
@@ -91,7 +96,7 @@ impl Workspace {
     /// The `quorate` binary.
     #[must_use]
     pub fn product(&self, profile: Profile) -> Command {
-        self.binary(profile, "quorate")
+        self.binary(profile, PRODUCT)
     }
 
     /// Where the component of this example is put.
@@ -108,6 +113,22 @@ impl Workspace {
                 "quorate",
                 "--bin",
                 "quorate",
+                "--profile",
+                profile.name(),
+            ]))
+        })
+    }
+
+    /// Builds the binary whose replicas lie when told to, beside the product.
+    pub fn build_planted(&self, profile: Profile) -> Result<()> {
+        self.step("build quorate-planted", || {
+            run(self.cargo("build").args([
+                "--package",
+                "quorate",
+                "--bin",
+                PLANTED,
+                "--features",
+                "planted",
                 "--profile",
                 profile.name(),
             ]))

@@ -51,6 +51,9 @@ pub enum Command {
     /// Creates groups and looks at them.
     #[command(subcommand)]
     Group(GroupCommand),
+    /// Looks at proofs that replicas lied.
+    #[command(subcommand)]
+    Evidence(EvidenceCommand),
     /// Builds, checks and publishes components.
     #[command(subcommand)]
     Component(ComponentCommand),
@@ -194,7 +197,7 @@ pub enum PkiCommand {
         #[arg(long, value_name = "DIRECTORY", default_value = "pki")]
         dir: PathBuf,
     },
-    /// Issues a node's certificate.
+    /// Issues a node's certificate, and makes its consensus key unless there is one.
     Node {
         /// The node's number.
         #[arg(value_parser = clap::value_parser!(u64).range(1..))]
@@ -232,12 +235,12 @@ pub enum GroupCommand {
         /// How many nodes replicate it; the first of the cluster are taken [default: all]
         #[arg(long)]
         replicas: Option<usize>,
-        /// What faults it is made for.
-        #[arg(long, value_enum, default_value = "crash")]
-        kind: Kind,
-        /// What orders its commands.
-        #[arg(long, value_enum, default_value = "raft")]
-        protocol: Protocol,
+        /// What faults it is made for [default: byzantine with --protocol hotstuff, otherwise crash]
+        #[arg(long, value_enum)]
+        kind: Option<Kind>,
+        /// What orders its commands [default: hotstuff with --kind byzantine, otherwise raft]
+        #[arg(long, value_enum)]
+        protocol: Option<Protocol>,
         /// The cluster.
         #[command(flatten)]
         connection: ConnectionArguments,
@@ -251,6 +254,28 @@ pub enum GroupCommand {
     /// Shows a group with its replicas.
     Describe {
         /// Its name or number.
+        group: String,
+        /// The cluster.
+        #[command(flatten)]
+        connection: ConnectionArguments,
+    },
+}
+
+/// `quorate evidence`.
+#[derive(Debug, Subcommand)]
+pub enum EvidenceCommand {
+    /// Lists the proofs that members of a group lied.
+    List {
+        /// The group's name or number.
+        group: String,
+        /// The cluster.
+        #[command(flatten)]
+        connection: ConnectionArguments,
+    },
+    /// Fetches the proofs and verifies each here, with the keys of the group's members. Fails if one proves
+    /// nothing.
+    Verify {
+        /// The group's name or number.
         group: String,
         /// The cluster.
         #[command(flatten)]
@@ -278,6 +303,18 @@ pub enum Protocol {
     Pbft,
     /// HotStuff.
     Hotstuff,
+}
+
+impl Protocol {
+    /// Its name, as it is given.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raft => "raft",
+            Self::Pbft => "pbft",
+            Self::Hotstuff => "hotstuff",
+        }
+    }
 }
 
 /// `quorate component`.
@@ -426,6 +463,15 @@ pub struct BenchArguments {
     /// Nodes of the cluster that is started, each a process with mutual TLS and durable storage.
     #[arg(long, default_value = "3", value_parser = clap::value_parser!(u64).range(1..=9))]
     pub nodes: u64,
+    /// What orders the commands of the group that is created.
+    #[arg(long, value_enum, default_value_t = Protocol::Raft)]
+    pub protocol: Protocol,
+    /// Kill so many of these nodes before the measurement, the leader first.
+    #[arg(long, default_value = "0", value_parser = clap::value_parser!(u64).range(0..=8))]
+    pub kill: u64,
+    /// The last node lies: it signs two statements where an honest one signs one.
+    #[arg(long, hide = !cfg!(feature = "planted"))]
+    pub lie: bool,
     /// Clients, each with one command outstanding.
     #[arg(long, default_value = "256", value_parser = clap::value_parser!(u64).range(1..=65_536))]
     pub clients: u64,
@@ -502,6 +548,9 @@ pub struct DemoArguments {
     /// The definition that the orders are cases of.
     #[arg(long, value_name = "FILE", required_if_eq("scenario", "workflow"))]
     pub definition: Option<PathBuf>,
+    /// What orders the ledger's commands: three nodes run Raft, four run HotStuff.
+    #[arg(long, value_enum, default_value_t = Protocol::Raft)]
+    pub protocol: Protocol,
     /// Clients that submit at the same time, each with a session of its own.
     #[arg(long, default_value = "32", value_parser = clap::value_parser!(u64).range(1..=1_024))]
     pub sessions: u64,

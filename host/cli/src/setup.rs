@@ -10,6 +10,7 @@ use quorate_client::proto::{ComponentRef, CreateGroupRequest, DeployReply, PushC
 use quorate_client::{Client, Group};
 use quorate_types::Digest;
 
+use crate::arguments::Protocol;
 use crate::exit::Fault;
 
 /// Finds a group by its name or number; names begin with a letter.
@@ -67,8 +68,9 @@ pub async fn deploy(client: &Client, group: &str, component: &str, parameters: B
 /// # Errors
 ///
 /// A step is refused.
-pub async fn prepare(client: &Client, group: &str, component: &Path) -> Result<()> {
-    let request = CreateGroupRequest { name: group.to_owned(), ..CreateGroupRequest::default() };
+pub async fn prepare(client: &Client, group: &str, protocol: Protocol, component: &Path) -> Result<()> {
+    let protocol = quorate_client::proto::Protocol::from(protocol).into();
+    let request = CreateGroupRequest { name: group.to_owned(), protocol, ..CreateGroupRequest::default() };
     client.admin().create_group(request).await.with_context(|| format!("group {group} was not created"))?;
     let pushed = push(client, component).await?;
     let component = pushed.component.and_then(|descriptor| descriptor.component);

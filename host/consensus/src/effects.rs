@@ -174,7 +174,8 @@ pub enum ReplicaRole {
 pub struct Status {
     /// The epoch in force.
     pub epoch: Epoch,
-    /// The term or view.
+    /// The term; under HotStuff the view with which the leader's tenure begins, so that in every protocol it
+    /// grows with each new leader and with nothing else.
     pub term: Term,
     /// What this replica does.
     pub role: ReplicaRole,

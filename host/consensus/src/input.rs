@@ -83,4 +83,7 @@ pub enum Input {
     /// Stop campaigning and hand over leadership, or do so no more: the node drains, or apply is
     /// halted here.
     MayLead(bool),
+    /// The node of the leader cannot be reached: look whether the group goes on. For protocols whose idle groups
+    /// are silent, where nobody would miss a leader; others hear of it by themselves.
+    LeaderMissing,
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_types::{Entry, GroupId, NodeId, Protocol, Time};
+use quorate_types::{Entry, GroupId, MemberKey, NodeId, Protocol, Time};
 
 use crate::{Effects, Input, Now, SnapshotMark, hotstuff, raft};
 
@@ -159,11 +159,11 @@ impl Replica {
         let scope = identity.set.scope();
         let is_of_epoch = (scope.group, scope.epoch, scope.protocol)
             == (start.group, config.epoch, config.protocol)
-            && config.voters().map(|member| member.node).eq(identity
+            && config.voters().map(|member| (member.node, member.key)).eq(identity
                 .set
                 .members()
                 .iter()
-                .map(|one| one.node));
+                .map(|one| (one.node, Some(MemberKey(one.key.to_bytes())))));
         match config.protocol {
             Protocol::HotStuff if is_of_epoch => {
                 Ok(Self::HotStuff(Box::new(hotstuff::HotStuff::start(start, identity, now)?)))
@@ -179,6 +179,16 @@ impl Replica {
         match self {
             Self::Raft(raft) => raft.step(now, input),
             Self::HotStuff(hotstuff) => hotstuff.step(now, input),
+        }
+    }
+
+    /// Whether an entry that is proposed now is appended at once. One that is proposed earlier waits inside the
+    /// replica, where nothing more can be added to it.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        match self {
+            Self::Raft(_) => true,
+            Self::HotStuff(hotstuff) => hotstuff.is_ready(),
         }
     }
 

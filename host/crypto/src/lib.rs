@@ -12,6 +12,7 @@ mod key;
 mod key_file;
 #[cfg(feature = "planted")]
 pub mod planted;
+mod possession;
 mod set_digest;
 mod signed;
 mod signers;
@@ -24,6 +25,7 @@ pub use certificate::{Certificate, CertificateError};
 pub use check::{Check, Verdict};
 pub use key::{KeyError, PublicKey, SecretKey, Signature, verify_strict};
 pub use key_file::KeyFileError;
+pub use possession::{Possession, PossessionError};
 pub use set_digest::SetDigest;
 pub use signed::{Signed, Stated, VerifyError};
 pub use signers::Signers;

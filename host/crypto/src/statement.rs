@@ -185,6 +185,8 @@ kinds! {
     Boot = 15,
     /// A request for, or an answer with, state or blocks.
     Sync = 16,
+    /// A key's owner holds its secret.
+    Possession = 17,
 }
 
 /// Everything a signature vouches for.

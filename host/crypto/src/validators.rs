@@ -5,9 +5,12 @@
 //! together. Knows no learner: only who counts is here.
 
 use quorate_types::codec::Writer;
-use quorate_types::{Digest, NodeId, REPLICAS_MAX, TooFewReplicas, byzantine_faults, byzantine_quorum};
+use quorate_types::{
+    ClusterId, Digest, EpochConfig, GroupId, NodeId, REPLICAS_MAX, TooFewReplicas, byzantine_faults,
+    byzantine_quorum,
+};
 
-use crate::{PublicKey, Scope};
+use crate::{KeyError, PublicKey, Scope};
 
 const DIGEST_DOMAIN: &str = "quorate 2026 validator set";
 
@@ -46,6 +49,20 @@ pub enum ValidatorSetError {
         /// The earlier one.
         other: NodeId,
     },
+    /// A member has no key.
+    #[error("{node} has no key; a member that votes signs with one")]
+    NoKey {
+        /// The member.
+        node: NodeId,
+    },
+    /// A member's key is none that anyone should register.
+    #[error("the key of {node} cannot be used: {fault}")]
+    Key {
+        /// The member.
+        node: NodeId,
+        /// What is wrong with it.
+        fault: KeyError,
+    },
 }
 
 /// The members of one epoch that sign, in ascending order of node.
@@ -79,6 +96,26 @@ impl ValidatorSet {
         }
         let digest = digest(&scope, &members);
         Ok(Self { scope, members, digest })
+    }
+
+    /// The voters of an epoch.
+    ///
+    /// # Errors
+    ///
+    /// [`ValidatorSetError`] for the first fault found, keys that nobody should register included.
+    pub fn of_epoch(
+        cluster: ClusterId,
+        group: GroupId,
+        config: &EpochConfig,
+    ) -> Result<Self, ValidatorSetError> {
+        let validator = |member: &quorate_types::Member| {
+            let node = member.node;
+            let key = member.key.ok_or(ValidatorSetError::NoKey { node })?;
+            let key = PublicKey::register(&key.0).map_err(|fault| ValidatorSetError::Key { node, fault })?;
+            Ok(Validator { node, key })
+        };
+        let scope = Scope { cluster, group, epoch: config.epoch, protocol: config.protocol };
+        Self::new(scope, config.voters().map(validator).collect::<Result<_, ValidatorSetError>>()?)
     }
 
     /// Where the set counts.
@@ -186,6 +223,41 @@ pub(crate) mod tests {
         assert_eq!(unsorted, Err(ValidatorSetError::DuplicateMember { node: NodeId(1) }));
         let shared = new(|members| members[3].key = members[1].key);
         assert_eq!(shared, Err(ValidatorSetError::DuplicateKey { node: NodeId(4), other: NodeId(2) }));
+    }
+
+    #[test]
+    fn the_set_of_an_epoch_is_its_voters_and_keys_that_cannot_be_used_are_refused_by_name() {
+        use quorate_types::{ComponentLimits, GroupKind, Incarnation, Member, MemberKey, Role};
+        let base = set(4);
+        let member = |one: &Validator| Member {
+            node: one.node,
+            incarnation: Incarnation(1),
+            role: if one.node == NodeId(5) { Role::Learner } else { Role::Voter },
+            priority: 1,
+            key: Some(MemberKey(one.key.to_bytes())),
+        };
+        let scope = *base.scope();
+        let good = EpochConfig {
+            epoch: scope.epoch,
+            kind: GroupKind::Byzantine,
+            protocol: scope.protocol,
+            members: members(5).iter().map(member).collect(),
+            first_leader: NodeId(1),
+            limits: ComponentLimits::default(),
+        };
+        let of = |config: &EpochConfig| ValidatorSet::of_epoch(scope.cluster, scope.group, config);
+        assert_eq!(of(&good), Ok(base), "the learner does not count");
+        let with = |key| {
+            let mut config = good.clone();
+            config.members[1].key = key;
+            of(&config).map(|_| ())
+        };
+        let node = NodeId(2);
+        assert_eq!(with(None), Err(ValidatorSetError::NoKey { node }));
+        let fault = KeyError::SmallOrder;
+        assert_eq!(with(Some(MemberKey([0; 32]))), Err(ValidatorSetError::Key { node, fault }));
+        let other = NodeId(1);
+        assert_eq!(with(good.members[0].key), Err(ValidatorSetError::DuplicateKey { node, other }));
     }
 
     #[test]

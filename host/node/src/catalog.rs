@@ -7,8 +7,11 @@
 //! connection.
 
 use bytes::Bytes;
+use quorate_crypto::{Possession, SecretKey, Signature, ValidatorSet};
 use quorate_runtime::{Applied, Component, EntryContext, Event, Invocation, Space, State, StateView};
-use quorate_types::{Digest, EpochConfig, GroupId, GroupKind, NodeId, Outcome, Rejection};
+use quorate_types::{
+    ClusterId, Digest, EpochConfig, GroupId, GroupKind, MemberKey, NodeId, Outcome, Rejection,
+};
 use serde::{Deserialize, Serialize};
 
 /// The greatest name of a group or component, in bytes.
@@ -27,6 +30,34 @@ pub struct NodeRecord {
     pub peer_address: String,
     /// The version it runs.
     pub version: String,
+}
+
+/// The key under which a node signs in the groups that sign.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    /// The node.
+    pub node: NodeId,
+    /// Its key. Groups that exist already keep the key that they were made with.
+    pub key: MemberKey,
+    /// The key's signature over node and key.
+    pub proof: Vec<u8>,
+}
+
+impl KeyRecord {
+    /// The record of this node's key.
+    #[must_use]
+    pub fn of(cluster: ClusterId, node: NodeId, secret: &SecretKey) -> Self {
+        let Possession { node, key, proof } = Possession::prove(cluster, node, secret);
+        Self { node, key, proof: proof.0.to_vec() }
+    }
+
+    fn check(&self, cluster: ClusterId) -> Result<(), Rejection> {
+        let fault = |why: &str| reject(108, "invalid-key", why);
+        let proof = <[u8; Signature::BYTES]>::try_from(&self.proof[..]);
+        let proof = Signature(proof.map_err(|_| fault("a proof has 64 bytes"))?);
+        let possession = Possession { node: self.node, key: self.key, proof };
+        possession.check(cluster).map(|_| ()).map_err(|error| fault(&error.to_string()))
+    }
 }
 
 /// A group of the cluster.
@@ -90,6 +121,8 @@ impl ComponentRecord {
 pub enum CatalogCommand {
     /// A node starts or changed an address.
     RegisterNode(NodeRecord),
+    /// A node's key, from that node.
+    RegisterKey(KeyRecord),
     /// Make a group.
     CreateGroup {
         /// Its name, in kebab-case, not taken.
@@ -126,12 +159,17 @@ impl CatalogCommand {
 }
 
 /// Applies commands. Commands that are not catalog commands are refused.
-pub fn apply(state: &mut State, context: &EntryContext, invocations: &[Invocation]) -> Applied {
+pub fn apply(
+    state: &mut State,
+    cluster: ClusterId,
+    context: &EntryContext,
+    invocations: &[Invocation],
+) -> Applied {
     let mut applied = Applied::default();
     for invocation in invocations {
         let outcome = match ciborium::from_reader::<CatalogCommand, _>(&invocation.body[..]) {
             Ok(command) if invocation.name == COMMAND_NAME => {
-                apply_one(state, context, command, &mut applied.events)
+                apply_one(state, cluster, context, command, &mut applied.events)
             }
             Ok(_) | Err(_) => Err(reject(100, "malformed", "this is not a catalog command")),
         };
@@ -145,6 +183,7 @@ pub fn apply(state: &mut State, context: &EntryContext, invocations: &[Invocatio
 
 fn apply_one(
     state: &mut State,
+    cluster: ClusterId,
     context: &EntryContext,
     command: CatalogCommand,
     events: &mut Vec<Event>,
@@ -154,8 +193,12 @@ fn apply_one(
             state.put(Space::User, key(b'n', &record.node.0.to_be_bytes()), to_cbor(&record));
             Ok(Bytes::new())
         }
+        CatalogCommand::RegisterKey(record) => {
+            register_key(state, cluster, &record)?;
+            Ok(Bytes::new())
+        }
         CatalogCommand::CreateGroup { name, config } => {
-            let record = create_group(state, name, config)?;
+            let record = create_group(state, cluster, name, config)?;
             events.push(Event {
                 topic: TOPIC_GROUP.to_owned(),
                 key: Bytes::copy_from_slice(&record.group.0.to_be_bytes()),
@@ -182,14 +225,56 @@ fn apply_one(
     }
 }
 
-fn create_group(state: &mut State, name: String, config: EpochConfig) -> Result<GroupRecord, Rejection> {
+fn register_key(state: &mut State, cluster: ClusterId, record: &KeyRecord) -> Result<(), Rejection> {
+    check_node(state, record.node)?;
+    record.check(cluster)?;
+    let others: Vec<KeyRecord> = records(&state.view(), b'k');
+    if let Some(other) = others.iter().find(|other| other.key == record.key && other.node != record.node) {
+        let why = format!("{} has that key; make a key for each node", other.node);
+        return Err(reject(109, "duplicate-key", &why));
+    }
+    state.put(Space::User, key(b'k', &record.node.0.to_be_bytes()), to_cbor(record));
+    Ok(())
+}
+
+fn check_node(state: &State, node: NodeId) -> Result<(), Rejection> {
+    match state.get(Space::User, &key(b'n', &node.0.to_be_bytes())) {
+        Some(_) => Ok(()),
+        None => Err(reject(105, "unknown-node", &format!("the cluster has no node {node}"))),
+    }
+}
+
+/// The members of a group that signs must have the keys that they registered.
+fn check_keys(state: &State, cluster: ClusterId, config: &EpochConfig) -> Result<(), Rejection> {
+    if !config.is_signed() {
+        return Ok(());
+    }
+    // The group has no number yet; whether keys can be used does not depend on it.
+    ValidatorSet::of_epoch(cluster, GroupId::CATALOG, config)
+        .map_err(|fault| reject(108, "invalid-key", &fault.to_string()))?;
+    for member in &config.members {
+        let registered = state.get(Space::User, &key(b'k', &member.node.0.to_be_bytes()));
+        let registered = registered.and_then(|value| from_cbor::<KeyRecord>(value)).map(|record| record.key);
+        if registered != member.key {
+            let why = format!("that is not the key that {} registered", member.node);
+            return Err(reject(110, "unregistered-key", &why));
+        }
+    }
+    Ok(())
+}
+
+fn create_group(
+    state: &mut State,
+    cluster: ClusterId,
+    name: String,
+    config: EpochConfig,
+) -> Result<GroupRecord, Rejection> {
     check_name(&name)?;
     config.validate().map_err(|fault| reject(104, "invalid-configuration", &fault.to_string()))?;
     for member in &config.members {
-        if state.get(Space::User, &key(b'n', &member.node.0.to_be_bytes())).is_none() {
-            return Err(reject(105, "unknown-node", &format!("the cluster has no node {}", member.node)));
-        }
+        check_node(state, member.node)?;
     }
+    check_keys(state, cluster, &config)?;
     let name_key = key(b'i', name.as_bytes());
     if let Some(taken) = state.get(Space::User, &name_key).and_then(|value| from_cbor::<GroupId>(value)) {
         let existing = state.get(Space::User, &key(b'g', &taken.0.to_be_bytes()));
@@ -248,13 +333,27 @@ pub struct Catalog {
     pub groups: Vec<GroupRecord>,
     /// In order of digest.
     pub components: Vec<ComponentRecord>,
+    /// In order of node.
+    #[serde(default)]
+    pub keys: Vec<KeyRecord>,
 }
 
 impl Catalog {
     /// Reads all of it from a view of the catalog's state.
     #[must_use]
     pub fn read(view: &StateView) -> Self {
-        Self { nodes: records(view, b'n'), groups: records(view, b'g'), components: records(view, b'c') }
+        Self {
+            nodes: records(view, b'n'),
+            groups: records(view, b'g'),
+            components: records(view, b'c'),
+            keys: records(view, b'k'),
+        }
+    }
+
+    /// The key that a node registered.
+    #[must_use]
+    pub fn key(&self, node: NodeId) -> Option<MemberKey> {
+        self.keys.iter().find(|record| record.node == node).map(|record| record.key)
     }
 
     /// A group by name, or by number.
@@ -321,7 +420,7 @@ pub fn crash_group(nodes: &[NodeId], limits: quorate_types::ComponentLimits) -> 
     use quorate_types::{Epoch, Incarnation, Member, Protocol, Role};
     let mut members: Vec<_> = nodes
         .iter()
-        .map(|&node| Member { node, incarnation: Incarnation(1), role: Role::Voter, priority: 1 })
+        .map(|&node| Member { node, incarnation: Incarnation(1), role: Role::Voter, priority: 1, key: None })
         .collect();
     members.sort();
     EpochConfig {
@@ -342,6 +441,8 @@ mod tests {
 
     use super::*;
 
+    const CLUSTER: ClusterId = ClusterId([7; 16]);
+
     fn tell(state: &mut State, command: &CatalogCommand) -> Result<Bytes, Rejection> {
         let context = EntryContext {
             group: "catalog".into(),
@@ -353,7 +454,7 @@ mod tests {
         };
         let invocation =
             Invocation { origin: Origin::System, name: COMMAND_NAME.to_owned(), body: command.encode() };
-        match apply(state, &context, &[invocation]).outcomes.remove(0) {
+        match apply(state, CLUSTER, &context, &[invocation]).outcomes.remove(0) {
             Outcome::Done(body) => Ok(body),
             Outcome::Rejected(rejection) => Err(rejection),
         }
@@ -401,6 +502,68 @@ mod tests {
         assert_eq!(create(&mut state, "ledger", &[1, 9]), Err("unknown-node".into()));
         assert_eq!(create(&mut state, "ledger", &[]), Err("invalid-configuration".into()));
         assert!(Catalog::read(&state.view()).groups.is_empty());
+    }
+
+    fn secret(node: u64) -> SecretKey {
+        SecretKey::from_seed(&[node as u8; 32])
+    }
+
+    fn register(state: &mut State, record: KeyRecord) -> Result<(), String> {
+        tell(state, &CatalogCommand::RegisterKey(record)).map(|_| ()).map_err(|rejection| rejection.name)
+    }
+
+    /// What could go wrong: a node that signs as another, or with a key for which anyone can sign.
+    #[test]
+    fn keys_are_registered_with_proof_and_once() {
+        let mut state = with_nodes(2);
+        let good = KeyRecord::of(CLUSTER, NodeId(1), &secret(1));
+        assert_eq!(register(&mut state, good.clone()), Ok(()));
+        assert_eq!(register(&mut state, good.clone()), Ok(()), "repeating changes nothing");
+        let stolen = KeyRecord { node: NodeId(2), ..good.clone() };
+        assert_eq!(register(&mut state, stolen), Err("invalid-key".into()));
+        let shared = KeyRecord::of(CLUSTER, NodeId(2), &secret(1));
+        assert_eq!(register(&mut state, shared), Err("duplicate-key".into()));
+        let elsewhere = KeyRecord::of(ClusterId([8; 16]), NodeId(2), &secret(2));
+        assert_eq!(register(&mut state, elsewhere), Err("invalid-key".into()));
+        let small = KeyRecord { key: MemberKey([0; 32]), ..good.clone() };
+        assert_eq!(register(&mut state, small), Err("invalid-key".into()));
+        let short = KeyRecord { proof: vec![1; 3], ..good };
+        assert_eq!(register(&mut state, short), Err("invalid-key".into()));
+        let stranger = KeyRecord::of(CLUSTER, NodeId(9), &secret(9));
+        assert_eq!(register(&mut state, stranger), Err("unknown-node".into()));
+        assert_eq!(Catalog::read(&state.view()).keys.len(), 1);
+    }
+
+    #[test]
+    fn a_group_that_signs_needs_four_members_with_their_registered_keys() {
+        let mut state = with_nodes(4);
+        let config = |nodes: u64, key: fn(u64) -> u64| {
+            let nodes: Vec<_> = (1..=nodes).map(NodeId).collect();
+            let mut config = crash_group(&nodes, ComponentLimits::default());
+            (config.kind, config.protocol) = (GroupKind::Byzantine, quorate_types::Protocol::HotStuff);
+            for member in &mut config.members {
+                member.key = Some(MemberKey(secret(key(member.node.0)).public().to_bytes()));
+            }
+            config
+        };
+        let create = |state: &mut State, config| {
+            let command = CatalogCommand::CreateGroup { name: "g".into(), config };
+            tell(state, &command).map(|_| ()).map_err(|rejection| (rejection.name, rejection.message))
+        };
+        let name = |result: Result<(), (String, String)>| result.map_err(|(name, _)| name);
+        let few = create(&mut state, config(3, |node| node)).unwrap_err();
+        assert!(few.0 == "invalid-configuration" && few.1.contains("use at least 4"), "{few:?}");
+        for node in 1..=3 {
+            register(&mut state, KeyRecord::of(CLUSTER, NodeId(node), &secret(node))).unwrap();
+        }
+        let missing = create(&mut state, config(4, |node| node));
+        assert_eq!(name(missing), Err("unregistered-key".into()), "node 4 has registered none");
+        register(&mut state, KeyRecord::of(CLUSTER, NodeId(4), &secret(4))).unwrap();
+        let other = create(&mut state, config(4, |node| node + 10));
+        assert_eq!(name(other), Err("unregistered-key".into()));
+        let twice = create(&mut state, config(4, |node| node.min(3)));
+        assert_eq!(name(twice), Err("invalid-key".into()));
+        assert_eq!(create(&mut state, config(4, |node| node)), Ok(()));
     }
 
     #[test]

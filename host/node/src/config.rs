@@ -47,6 +47,9 @@ pub struct NodeSection {
     pub id: u64,
     /// Its data directory; made if it does not exist. Relative to the working directory.
     pub data: PathBuf,
+    /// The key with which it signs in hybrid and Byzantine groups, as `quorate pki node` makes it; readable by
+    /// its owner only. A node without this file takes no part in such groups.
+    pub consensus_key: PathBuf,
 }
 
 /// Where the node listens.
@@ -122,6 +125,8 @@ pub struct ThreadSection {
     pub runtime: usize,
     /// Shards that run groups. 1 to 64.
     pub shards: usize,
+    /// Threads that verify signatures of hybrid and Byzantine groups. 1 to 64.
+    pub votes: usize,
 }
 
 /// Bounds towards clients.
@@ -139,7 +144,11 @@ pub struct LimitSection {
 impl Default for NodeConfig {
     fn default() -> Self {
         Self {
-            node: NodeSection { id: 0, data: PathBuf::from("data") },
+            node: NodeSection {
+                id: 0,
+                data: PathBuf::from("data"),
+                consensus_key: "pki/node-consensus.key".into(),
+            },
             listen: ListenSection {
                 api: SocketAddr::from(([127, 0, 0, 1], 7101)),
                 peer: SocketAddr::from(([127, 0, 0, 1], 7201)),
@@ -152,7 +161,7 @@ impl Default for NodeConfig {
             },
             raft: RaftSection { heartbeat_ms: 40, election_timeout_ms: 150, clock_skew_max_ms: 10_000 },
             log: LogSection { segment_bytes: 64 << 20 },
-            threads: ThreadSection { runtime: 0, shards: 0 },
+            threads: ThreadSection { runtime: 0, shards: 0, votes: 0 },
             limits: LimitSection { request_bytes: 16 << 20, connections: 4_096, mailbox: 262_144 },
         }
     }
@@ -281,6 +290,7 @@ impl NodeConfig {
             ("log.segment_bytes", self.log.segment_bytes, 16 << 20, 1 << 30),
             ("threads.runtime", self.threads.runtime as u64, 0, 1_024),
             ("threads.shards", self.threads.shards as u64, 0, 64),
+            ("threads.votes", self.threads.votes as u64, 0, 64),
             ("limits.request_bytes", self.limits.request_bytes as u64, 64 << 10, 64 << 20),
             ("limits.connections", self.limits.connections as u64, 1, 100_000),
             ("limits.mailbox", self.limits.mailbox as u64, 1_024, 10_000_000),
@@ -349,6 +359,15 @@ impl NodeConfig {
     pub fn shard_count(&self) -> usize {
         match self.threads.shards {
             0 => processors().div_ceil(4),
+            given => given,
+        }
+    }
+
+    /// How many threads verify signatures.
+    #[must_use]
+    pub fn vote_threads(&self) -> usize {
+        match self.threads.votes {
+            0 => processors().div_ceil(2).min(quorate_votes::THREADS_MAX),
             given => given,
         }
     }

@@ -6,10 +6,12 @@
 //!
 //! ```text
 //! client --> api --> shard (driver: replica + machine of each group) --> transport --> peers
-//!                      |                                            \--> log thread, checkpoint thread
+//!                      |   ^                                        \--> log thread, checkpoint thread
+//!                      |   +-- signatures (votes) <-- frames of groups that sign
 //!                      +--> runtime (components)
 //! ```
 
+mod accused;
 mod api;
 pub mod catalog;
 mod clock;
@@ -21,9 +23,11 @@ mod node;
 mod remote;
 mod sessions;
 mod shard;
+mod signatures;
 mod timers;
 mod workers;
 
+pub use accused::{Accused, EVIDENCE_PER_MEMBER_MAX, ProvenLie};
 pub use config::{
     ClusterNode, ClusterSection, ConfigError, Explained, LimitSection, ListenSection, LogSection, NodeConfig,
     NodeSection, RaftSection, ThreadSection, TlsSection,

@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use quorate_crypto::SetDigest;
+use quorate_crypto::{SetDigest, ValidatorSet};
 use quorate_runtime::{
     Applied, Component, EntryContext, Event, Frozen, Halt, Invocation, Origin, Space, State, StateView,
 };
@@ -26,6 +26,7 @@ use quorate_types::{
 
 use quorate_consensus::SnapshotMark;
 
+use crate::accused::Accused;
 use crate::catalog;
 use crate::sessions::{Admission, Sessions};
 use crate::timers::Timers;
@@ -125,6 +126,7 @@ pub struct Machine {
     state: State,
     sessions: Sessions,
     timers: Timers,
+    accused: Accused,
     behaviour: Behaviour,
     meta: Meta,
     mark: SnapshotMark,
@@ -141,6 +143,7 @@ impl Machine {
             state: State::new(),
             sessions: Sessions::default(),
             timers: Timers::default(),
+            accused: Accused::default(),
             behaviour,
             meta: Meta::default(),
             mark,
@@ -164,7 +167,8 @@ impl Machine {
         };
         let sessions = Sessions::load(&state)?;
         let timers = Timers::load(&state)?;
-        Ok(Self { identity, state, sessions, timers, behaviour, meta, mark })
+        let accused = Accused::load(&state)?;
+        Ok(Self { identity, state, sessions, timers, accused, behaviour, meta, mark })
     }
 
     /// The group.
@@ -203,6 +207,12 @@ impl Machine {
         self.sessions.len()
     }
 
+    /// Members of whom the log proves that they lied.
+    #[must_use]
+    pub fn accused(&self) -> &Accused {
+        &self.accused
+    }
+
     /// When the next timer is due.
     #[must_use]
     pub fn next_timer(&self) -> Option<HlcTimestamp> {
@@ -226,9 +236,15 @@ impl Machine {
     ) -> Result<AppliedEntry, ApplyStop> {
         assert_eq!(entry.index(), self.applied().next(), "entries are delivered once and in order");
         let batch = match entry.kind {
-            EntryKind::Batch => Batch::decode(entry.body.clone()).map_err(|error| {
-                ApplyStop::Halted(format!("entry {} cannot be read: {error}", entry.position))
-            })?,
+            EntryKind::Batch => match Batch::decode(entry.body.clone()) {
+                Ok(batch) => batch,
+                // A leader that lies may propose anything; what nobody can read has no meaning for anybody.
+                Err(_) if self.mark.config.is_signed() => Batch::default(),
+                Err(error) => {
+                    let why = format!("entry {} cannot be read: {error}", entry.position);
+                    return Err(ApplyStop::Halted(why));
+                }
+            },
             EntryKind::Empty | EntryKind::Stop => Batch::default(),
         };
         self.require_components(&batch, components)?;
@@ -285,6 +301,11 @@ impl Machine {
                     applied.outcomes[item] = self.activate(entry, code, &parameters, &mut applied)?;
                 }
                 BatchItem::Tick => {}
+                BatchItem::Evidence(bytes) => {
+                    if let Err(rejection) = self.note_evidence(entry.index(), bytes) {
+                        applied.outcomes[item] = Outcome::Rejected(rejection);
+                    }
+                }
             }
         }
         self.run(entry, run, &mut applied)?;
@@ -351,6 +372,16 @@ impl Machine {
         self.state.view()
     }
 
+    fn note_evidence(&mut self, index: LogIndex, bytes: Bytes) -> Result<(), Rejection> {
+        let MachineIdentity { cluster, group, .. } = self.identity;
+        let set = ValidatorSet::of_epoch(cluster, group, &self.mark.config).map_err(|fault| Rejection {
+            code: Rejection::EVIDENCE_REFUSED,
+            name: "evidence-refused".to_owned(),
+            message: format!("this group signs nothing: {fault}"),
+        })?;
+        self.accused.note(&mut self.state, index, bytes, &set)
+    }
+
     fn store_host_part(&mut self) {
         self.sessions.store(&mut self.state);
         self.timers.store(&mut self.state);
@@ -389,7 +420,9 @@ impl Machine {
             Behaviour::Component(_, Some(component)) => component
                 .apply(&mut self.state, &context, &run.invocations, &limits)
                 .map_err(|halt| halted(entry, &halt))?,
-            Behaviour::Catalog => catalog::apply(&mut self.state, &context, &run.invocations),
+            Behaviour::Catalog => {
+                catalog::apply(&mut self.state, self.identity.cluster, &context, &run.invocations)
+            }
         };
         let Applied { outcomes, events, timers, .. } = result;
         assert_eq!(outcomes.len(), run.items.len(), "one outcome for each invocation");

@@ -60,6 +60,12 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// How many items wait.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Waits until something arrived since the last wait.
     pub async fn arrival(&self) {
         self.arrived.notified().await;

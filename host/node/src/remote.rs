@@ -52,6 +52,13 @@ pub enum PeerCall {
     Report(GroupId),
     /// Take a checkpoint of a group at the receiver and say its digest.
     Checkpoint(GroupId),
+    /// To a group's leader: order the proof that a member lied.
+    Evidence {
+        /// The group.
+        group: GroupId,
+        /// The proof, encoded.
+        evidence: Vec<u8>,
+    },
     /// To a group's leader: hand leadership to this node.
     Transfer {
         /// The group.
@@ -97,6 +104,9 @@ pub struct ReplicaReport {
     pub halted: Option<String>,
     /// Why it takes no part, if so.
     pub fenced: Option<String>,
+    /// Members that its log proves to have lied.
+    #[serde(default)]
+    pub accused: Vec<u64>,
 }
 
 impl From<crate::driver::GroupReport> for ReplicaReport {
@@ -114,6 +124,7 @@ impl From<crate::driver::GroupReport> for ReplicaReport {
             digest: report.digest.map(|(index, digest)| (index.0, digest)),
             halted: report.halted,
             fenced: report.fenced,
+            accused: report.accused.iter().map(|node| node.0).collect(),
         }
     }
 }

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use quorate_consensus::hotstuff::Evidence;
 use quorate_runtime::StateView;
 use quorate_types::{BatchItem, Digest, GroupId, LogIndex, NodeId};
 use tokio::sync::oneshot;
 
+use crate::accused::Accused;
 use crate::clock::Clock;
 use crate::driver::{
     ApplyJob, Driver, DriverInput, EntryEvents, Failure, GroupReport, GroupStart, Output, Recent, Reply,
@@ -59,6 +61,8 @@ pub enum ShardInput {
     Report(GroupId, oneshot::Sender<Option<GroupReport>>),
     /// A group's events from an index on, and how it stands.
     Recent(GroupId, LogIndex, oneshot::Sender<Option<(GroupReport, Recent)>>),
+    /// Of whom a group's log proves a lie.
+    Accused(GroupId, oneshot::Sender<Option<Accused>>),
     /// End the shard.
     Stop,
 }
@@ -88,6 +92,19 @@ impl ShardSender {
         if self.0.offer(ShardInput::Driver(DriverInput::Frame { from, frame })).is_err() {
             tracing::debug!(%from, "a shard's mailbox is full; a frame was dropped");
         }
+    }
+
+    /// Hands over a message whose signatures were verified; dropped when the mailbox is full.
+    pub fn verified(&self, from: NodeId, input: DriverInput<Waiter>) {
+        if self.0.offer(ShardInput::Driver(input)).is_err() {
+            tracing::debug!(%from, "a shard's mailbox is full; a verified message was dropped");
+        }
+    }
+
+    /// How many inputs wait.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        self.0.len()
     }
 
     /// Hands over a request with one answer.
@@ -137,6 +154,8 @@ pub trait Surroundings: Send + Sync + 'static {
     fn fetch(&self, shard: &ShardSender, identity: MachineIdentity, fetch: quorate_consensus::SnapshotFetch);
     /// Finds and compiles a component and reports it to the shards.
     fn need(&self, component: Digest);
+    /// Keeps the proof of a lie and has it ordered.
+    fn evidence(&self, group: GroupId, evidence: Evidence);
     /// Shows events to watchers.
     fn events(&self, group: GroupId, events: EntryEvents);
     /// Tells watchers that entries up to this one came by snapshot.
@@ -209,6 +228,7 @@ impl<S: Surroundings> Shard<S> {
                 }
                 // Whoever asked may have left.
                 ShardInput::Report(group, reply) => drop(reply.send(self.driver.report(group))),
+                ShardInput::Accused(group, reply) => drop(reply.send(self.driver.accused(group))),
                 ShardInput::Recent(group, from, reply) => {
                     let report = self.driver.report(group);
                     drop(reply.send(report.zip(self.driver.recent_events(group, from))));
@@ -269,6 +289,9 @@ impl<S: Surroundings> Shard<S> {
             }
         }
         output.needs.into_iter().for_each(|digest| self.surroundings.need(digest));
+        for (group, evidence) in output.evidence {
+            self.surroundings.evidence(group, evidence);
+        }
         for (group, events) in output.events {
             self.surroundings.events(group, events);
         }

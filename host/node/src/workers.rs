@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use quorate_consensus::hotstuff::Evidence;
 use quorate_storage::{Disk, GroupAppend, Store, Wal};
 use quorate_types::{GroupId, LogIndex, Position};
 
@@ -79,6 +80,8 @@ pub enum StoreWork {
     Checkpoint(CheckpointJob, ShardSender),
     /// Make a fetched snapshot durable, then report it.
     Install(InstallJob, ShardSender),
+    /// Keep the proof of a lie.
+    Evidence(GroupId, Evidence),
     /// End the thread.
     Stop,
 }
@@ -248,6 +251,9 @@ fn run_store(store: &Store, work: &Receiver<StoreWork>) -> Result<(), quorate_st
                         shard.complete(DriverInput::SnapshotFailed { group, position });
                     }
                 }
+            }
+            StoreWork::Evidence(group, evidence) => {
+                store.put_evidence(group, evidence.digest(), &evidence.to_bytes())?;
             }
             StoreWork::Stop => break,
         }

@@ -45,6 +45,7 @@ const GROUPS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("groups");
 const HEADERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("headers");
 const STATE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("state");
 const COMPONENTS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("components");
+const EVIDENCE: TableDefinition<'_, (u64, &[u8; 32]), &[u8]> = TableDefinition::new("evidence");
 
 /// Which part of a group's state a key belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -387,6 +388,42 @@ impl Store {
             transaction.open_table(COMPONENTS)?.remove(&digest.0)?;
             Ok(())
         })
+    }
+
+    /// Keeps a piece of evidence found in a group under the digest that names it; durable when it returns.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Database`].
+    pub fn put_evidence(&self, group: GroupId, digest: Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            let sealed = seal(b"evidence", &digest.0, bytes);
+            transaction.open_table(EVIDENCE)?.insert((group.0, &digest.0), sealed.as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// All evidence that was kept, by group and digest.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Damaged`] and [`StoreError::Database`].
+    pub fn evidence(&self) -> Result<Vec<(GroupId, Bytes)>, StoreError> {
+        let table = match self.database.begin_read()?.open_table(EVIDENCE) {
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut found = Vec::new();
+        for item in table.iter()? {
+            let (key, sealed) = item?;
+            let (group, digest) = key.value();
+            let bytes = unseal(b"evidence", digest, sealed.value()).ok_or_else(|| StoreError::Damaged {
+                what: format!("evidence of group {group}"),
+                remedy: "rebuild this node under a new incarnation",
+            })?;
+            found.push((GroupId(group), bytes));
+        }
+        Ok(found)
     }
 
     /// Keeps a small fact of the owner under a name; durable when it returns.

@@ -15,6 +15,8 @@ pub const COMMANDS_PER_ENTRY_MAX: usize = 4_096;
 pub const COMMAND_NAME_BYTES_MAX: usize = 128;
 /// The greatest command body, in bytes; leaves room for the item's other fields in one entry.
 pub const COMMAND_BODY_BYTES_MAX: usize = 1 << 20;
+/// The greatest piece of evidence, in bytes: two statements with their signatures take about 300.
+pub const EVIDENCE_BYTES_MAX: usize = 1 << 10;
 
 const _: () = assert!(COMMAND_BODY_BYTES_MAX + COMMAND_NAME_BYTES_MAX + 64 < ENTRY_BYTES_MAX);
 
@@ -76,6 +78,8 @@ impl Rejection {
     pub const TOO_MANY_SESSIONS: u32 = 9;
     /// The session holds its greatest number of unacknowledged outcomes.
     pub const WINDOW_FULL: u32 = 10;
+    /// What was given as evidence proves no lie of a member of this epoch.
+    pub const EVIDENCE_REFUSED: u32 = 11;
 }
 
 /// One thing an entry orders.
@@ -103,6 +107,8 @@ pub enum BatchItem {
     },
     /// Nothing; carries an entry's stamp forward so that timers fire.
     Tick,
+    /// Proof that a member lied, encoded; at most [`EVIDENCE_BYTES_MAX`]. Only what holds is kept.
+    Evidence(Bytes),
 }
 
 impl BatchItem {
@@ -135,6 +141,10 @@ impl BatchItem {
                 out.bytes(parameters);
             }
             Self::Tick => out.u8(6),
+            Self::Evidence(evidence) => {
+                out.u8(7);
+                out.bytes(evidence);
+            }
         }
     }
 
@@ -158,6 +168,7 @@ impl BatchItem {
                 parameters: from.bytes(COMMAND_BODY_BYTES_MAX, "component parameters")?,
             }),
             6 => Ok(Self::Tick),
+            7 => Ok(Self::Evidence(from.bytes(EVIDENCE_BYTES_MAX, "evidence")?)),
             other => Err(DecodeError::Unknown { what: "batch item", value: other.into() }),
         }
     }
@@ -171,6 +182,7 @@ impl BatchItem {
             Self::KeepSession(_) | Self::CloseSession(_) => 8,
             Self::Activate { parameters, .. } => 32 + 4 + parameters.len(),
             Self::Tick => 0,
+            Self::Evidence(evidence) => 4 + evidence.len(),
         }
     }
 }
@@ -238,6 +250,7 @@ mod tests {
             BatchItem::CloseSession(SessionId(4)),
             BatchItem::Activate { component: Digest([9; 32]), parameters: Bytes::from_static(b"{}") },
             BatchItem::Tick,
+            BatchItem::Evidence(Bytes::from_static(b"proof")),
         ]
     }
 

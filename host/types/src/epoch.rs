@@ -47,6 +47,12 @@ pub enum Role {
     Learner = 1,
 }
 
+/// The public key under which a member of a hybrid or Byzantine group signs: 32 bytes, of which only `crypto`
+/// can say whether they are a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct MemberKey(pub [u8; 32]);
+
 /// One member of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Member {
@@ -58,6 +64,9 @@ pub struct Member {
     pub role: Role,
     /// Weight in elections: a higher priority campaigns earlier. 0 never campaigns by itself.
     pub priority: u8,
+    /// What its signatures are verified with; none in crash groups, where nothing is signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<MemberKey>,
 }
 
 /// Everything that is decided for one epoch of a group.
@@ -117,6 +126,20 @@ pub enum EpochConfigError {
         /// How many voters there are.
         voters: usize,
     },
+    /// A member of a group that signs has no key.
+    #[error("node {node} has no key; a member of a {kind:?} group signs with one")]
+    NoKey {
+        /// The node.
+        node: NodeId,
+        /// The group's kind.
+        kind: GroupKind,
+    },
+    /// A member of a group that does not sign has a key.
+    #[error("node {node} has a key; nothing is signed in a crash group")]
+    UnusedKey {
+        /// The node.
+        node: NodeId,
+    },
     /// A limit is out of range.
     #[error(transparent)]
     Limits(#[from] LimitsError),
@@ -138,6 +161,12 @@ impl EpochConfig {
     #[must_use]
     pub fn is_voter(&self, node: NodeId) -> bool {
         self.member(node).is_some_and(|member| member.role == Role::Voter)
+    }
+
+    /// Whether members sign what they say, so that each needs a key.
+    #[must_use]
+    pub fn is_signed(&self) -> bool {
+        self.kind != GroupKind::Crash
     }
 
     /// How many voters make a quorum: a majority in crash groups, otherwise `floor(2n/3) + 1`.
@@ -180,7 +209,17 @@ impl EpochConfig {
         if self.kind != GroupKind::Crash && voters < 4 {
             return Err(EpochConfigError::TooFewForByzantine { voters });
         }
+        self.validate_keys()?;
         Ok(self.limits.validate()?)
+    }
+
+    fn validate_keys(&self) -> Result<(), EpochConfigError> {
+        let kind = self.kind;
+        match self.members.iter().find(|member| member.key.is_some() != self.is_signed()) {
+            Some(member) if self.is_signed() => Err(EpochConfigError::NoKey { node: member.node, kind }),
+            Some(member) => Err(EpochConfigError::UnusedKey { node: member.node }),
+            None => Ok(()),
+        }
     }
 
     /// Appends the encoded form.
@@ -196,6 +235,9 @@ impl EpochConfig {
             out.u64(member.incarnation.0);
             out.u8(member.role as u8);
             out.u8(member.priority);
+            if self.is_signed() {
+                out.raw(&member.key.unwrap_or(MemberKey([0; 32])).0);
+            }
         }
     }
 
@@ -228,6 +270,10 @@ impl EpochConfig {
                 incarnation: Incarnation(from.u64("member incarnation")?),
                 role: if from.flag("member role")? { Role::Learner } else { Role::Voter },
                 priority: from.u8("member priority")?,
+                key: match kind {
+                    GroupKind::Crash => None,
+                    GroupKind::Hybrid | GroupKind::Byzantine => Some(MemberKey(from.array("member key")?)),
+                },
             });
         }
         Ok(Self { epoch, kind, protocol, members, first_leader, limits })
@@ -239,8 +285,13 @@ mod tests {
     use super::*;
 
     fn config(kind: GroupKind, protocol: Protocol, voters: u64) -> EpochConfig {
-        let member =
-            |node| Member { node: NodeId(node), incarnation: Incarnation(1), role: Role::Voter, priority: 1 };
+        let member = |node| Member {
+            node: NodeId(node),
+            incarnation: Incarnation(1),
+            role: Role::Voter,
+            priority: 1,
+            key: (kind != GroupKind::Crash).then_some(MemberKey([node as u8; 32])),
+        };
         EpochConfig {
             epoch: Epoch(1),
             kind,
@@ -287,6 +338,12 @@ mod tests {
             config(GroupKind::Byzantine, Protocol::Pbft, 3).validate(),
             Err(E::TooFewForByzantine { voters: 3 })
         );
+        let mut silent = config(GroupKind::Hybrid, Protocol::HotStuff, 4);
+        silent.members[2].key = None;
+        assert_eq!(silent.validate(), Err(E::NoKey { node: NodeId(3), kind: GroupKind::Hybrid }));
+        let mut keyed = config(GroupKind::Crash, Protocol::Raft, 3);
+        keyed.members[1].key = Some(MemberKey([1; 32]));
+        assert_eq!(keyed.validate(), Err(E::UnusedKey { node: NodeId(2) }));
         let mut empty = config(GroupKind::Crash, Protocol::Raft, 1);
         empty.members.clear();
         assert_eq!(empty.validate(), Err(E::NoVoters));

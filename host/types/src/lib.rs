@@ -17,11 +17,11 @@ mod time;
 
 pub use command::{
     Batch, BatchItem, COMMAND_BODY_BYTES_MAX, COMMAND_NAME_BYTES_MAX, COMMANDS_PER_ENTRY_MAX, Command,
-    Outcome, Rejection,
+    EVIDENCE_BYTES_MAX, Outcome, Rejection,
 };
 pub use digest::Digest;
 pub use entry::{ENTRY_BYTES_MAX, Entry, EntryKind, Position};
-pub use epoch::{EpochConfig, EpochConfigError, GroupKind, Member, Protocol, REPLICAS_MAX, Role};
+pub use epoch::{EpochConfig, EpochConfigError, GroupKind, Member, MemberKey, Protocol, REPLICAS_MAX, Role};
 pub use ids::{
     BootNumber, ClusterId, Epoch, GroupId, Incarnation, LogIndex, NodeId, Sequence, SessionId, Term, View,
 };

@@ -34,6 +34,7 @@ pub use backend::Backend;
 pub use batch::{Batch, Verdicts};
 pub use breaker::Breaker;
 pub use dispatch::{COALESCE_MAX, Cost, DEVICE_VOTES_UNMEASURED, Dispatch};
+pub use memory::Memory;
 pub use metrics::{Histogram, Metrics, SIZE_CLASSES, TIME_CLASSES};
 pub use queue::{Overloaded, TURN_SIGNATURES};
 pub use request::{Answer, Part, PartResult, Request, Ticket};

@@ -81,6 +81,15 @@ impl Admin {
         call!(self, describe_group, v1::DescribeGroupRequest { group: named(group) })
     }
 
+    /// Proofs that members of a group lied, and what is needed to verify them.
+    ///
+    /// # Errors
+    ///
+    /// A refusal such as `UNKNOWN_GROUP`, or that no node answered.
+    pub async fn list_evidence(&self, group: &str) -> Result<v1::ListEvidenceReply, Error> {
+        call!(self, list_evidence, v1::ListEvidenceRequest { group: named(group) })
+    }
+
     /// Uploads, checks and publishes a component.
     ///
     /// # Errors

@@ -105,7 +105,10 @@ impl ReferenceModel {
                 });
             }
             BatchItem::Activate { .. } => self.active = true,
-            BatchItem::KeepSession(_) | BatchItem::CloseSession(_) | BatchItem::Tick => {}
+            BatchItem::KeepSession(_)
+            | BatchItem::CloseSession(_)
+            | BatchItem::Tick
+            | BatchItem::Evidence(_) => {}
         }
     }
 

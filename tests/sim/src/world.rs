@@ -423,7 +423,8 @@ impl<'t> World<'t> {
 fn plan(nodes: &[NodeId], groups: &[GroupId], interval: u32) -> ClusterPlan {
     let cluster = ClusterId(*b"quorate simulate");
     let incarnation = Incarnation(1);
-    let member = |node: &NodeId| Member { node: *node, incarnation, role: Role::Voter, priority: 1 };
+    let member =
+        |node: &NodeId| Member { node: *node, incarnation, role: Role::Voter, priority: 1, key: None };
     let config = EpochConfig {
         epoch: Epoch(1),
         kind: GroupKind::Crash,

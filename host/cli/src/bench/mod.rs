@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 pub use kv::KvClient;
 
 use crate::arguments::BenchArguments;
-use crate::cluster::{ClusterPlan, ProcessCluster, WorkDirectory};
+use crate::cluster::{ClusterPlan, Liar, ProcessCluster, WorkDirectory};
 use crate::connection::{self, Context};
 use crate::exit::Fault;
 use crate::output::{Output, pairs};
@@ -42,29 +42,39 @@ pub fn run(arguments: &BenchArguments, output: Output) -> Result<()> {
 async fn measure_and_show(arguments: &BenchArguments, output: Output) -> Result<()> {
     let component = component_file(arguments.component.as_deref())?;
     let given = &arguments.connection;
+    if arguments.kill >= arguments.nodes {
+        let message =
+            format!("--kill {}: at least one of {} nodes must stay", arguments.kill, arguments.nodes);
+        return Err(Fault::usage(message));
+    }
     let figures = if given.endpoint.is_empty() && given.context.is_none() {
         let directory = WorkDirectory::new(arguments.work.as_deref(), "bench")?;
         output.hint(&format!("starting {} nodes in {}", arguments.nodes, directory.path().display()));
         let plan = ClusterPlan::open_or_create(directory.path(), arguments.nodes)?;
         let binary = std::env::current_exe().context("this program does not know its own file")?;
-        let cluster = ProcessCluster::start(plan, binary).await?;
-        let processes = cluster.pids().into_iter().map(|(id, pid)| Process::new(format!("node {id}"), pid));
-        let measured = measure(&cluster.plan().context, arguments, &component, processes.collect()).await;
+        let liar = Liar { node: arguments.nodes, file: directory.path().join("lie") };
+        let liar = Some(liar).filter(|_| arguments.lie);
+        let mut cluster = ProcessCluster::start_with(plan, binary, liar).await?;
+        let context = cluster.plan().context.clone();
+        let measured = measure(&context, arguments, &component, Some(&mut cluster), output).await;
         // The directory goes with the data, so the logs are shown now or never.
         measured.map_err(|error| error.context(cluster.logs()))?
+    } else if arguments.kill > 0 {
+        return Err(Fault::usage("--kill is for the cluster that a measurement starts, not for yours"));
     } else {
-        measure(&Context::resolve(given)?, arguments, &component, Vec::new()).await?
+        measure(&Context::resolve(given)?, arguments, &component, None, output).await?
     };
     let value = describe(arguments, &figures);
     output.show(&value, || figures.to_text())
 }
 
-/// Prepares the group and measures. Without node processes, only the generator's own time is known.
+/// Prepares the group and measures. Without a cluster of its own, only the generator's own time is known.
 async fn measure(
     context: &Context,
     arguments: &BenchArguments,
     component: &Path,
-    processes: Vec<Process>,
+    cluster: Option<&mut ProcessCluster>,
+    output: Output,
 ) -> Result<Figures> {
     let clients = usize::try_from(arguments.clients)?;
     let connections = match usize::try_from(arguments.connections)? {
@@ -72,14 +82,40 @@ async fn measure(
         shared => shared.min(clients),
     };
     let client = connect(context, connections, connection::deadline(&arguments.connection)).await?;
-    setup::prepare(&client, &arguments.group, component).await?;
+    setup::prepare(&client, &arguments.group, arguments.protocol, component).await?;
     let putters = open_clients(&client, &arguments.group, clients).await?;
+    let mut processes = Vec::new();
+    if let Some(cluster) = cluster {
+        kill(&client, arguments, cluster, output).await?;
+        if let Some(liar) = cluster.liar() {
+            liar.lie()?;
+            output.hint(&format!("node {} lies", liar.node));
+        }
+        let running = cluster.pids().into_iter();
+        processes.extend(running.map(|(id, pid)| Process::new(format!("node {id}"), pid)));
+    }
     let options = LoadOptions {
         value_bytes: usize::try_from(arguments.size)?,
         warm_up: load::WARM_UP,
         duration: Duration::from_secs(arguments.seconds),
     };
     load::run(putters, options, processes).await
+}
+
+/// Kills as many nodes as asked for, the leader first, so that what is measured does without them.
+async fn kill(
+    client: &Client,
+    arguments: &BenchArguments,
+    cluster: &mut ProcessCluster,
+    output: Output,
+) -> Result<()> {
+    let leader = client.describe(&arguments.group).await?.leader.map(|hint| hint.node).unwrap_or_default();
+    let others = (1..=arguments.nodes).filter(|node| *node != leader);
+    for node in std::iter::once(leader).chain(others).take(usize::try_from(arguments.kill)?) {
+        cluster.kill(node).await?;
+        output.hint(&format!("killed node {node}"));
+    }
+    Ok(())
 }
 
 /// A client with this many connections to each node.
@@ -121,7 +157,8 @@ fn describe(arguments: &BenchArguments, figures: &Figures) -> Value {
     if let Some(object) = value.as_object_mut() {
         let shape = json!({
             "clients": arguments.clients, "connections": arguments.connections, "size": arguments.size,
-            "nodes": arguments.nodes,
+            "nodes": arguments.nodes, "protocol": arguments.protocol.name(), "killed": arguments.kill,
+            "lies": arguments.lie,
         });
         object.extend(shape.as_object().cloned().unwrap_or_default());
     }

@@ -5,12 +5,14 @@
 //! what the cluster is used for.
 
 mod directory;
+mod keys;
 mod plan;
 mod ports;
 mod process;
 pub mod usage;
 
 pub use directory::WorkDirectory;
+pub use keys::consensus_key;
 pub use plan::{ClusterPlan, PlannedNode, random_cluster};
 pub use ports::free as free_ports;
-pub use process::{NodeProcess, ProcessCluster};
+pub use process::{Liar, NodeProcess, ProcessCluster};

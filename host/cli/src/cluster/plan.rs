@@ -6,7 +6,7 @@
 //! ```text
 //! directory/
 //!   plan.json            ports and identity, written last: its presence says that all is there
-//!   pki/                 ca, node-N and admin, each with its key
+//!   pki/                 ca, node-N and admin, each with its key; node-N's consensus key
 //!   node-N.toml          configuration of node N
 //!   node-N/              its data
 //!   context.json         for clients
@@ -24,7 +24,7 @@ use quorate_transport::pki::{Authority, Role};
 use quorate_types::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
 
-use super::ports;
+use super::{consensus_key, ports};
 use crate::connection::Context;
 
 const PLAN_FILE: &str = "plan.json";
@@ -114,7 +114,9 @@ impl ClusterPlan {
         let kept = Kept { cluster: cluster.to_string(), nodes: kept };
         for node in &kept.nodes {
             authority.issue_node(NodeId(node.id), &[])?.write_to(&pki, &node_name(node.id))?;
-            let text = toml::to_string(&node_config(&directory, &kept, node))?;
+            let mut config = node_config(&directory, &kept, node);
+            config.node.consensus_key = consensus_key(&pki, &node_name(node.id))?;
+            let text = toml::to_string(&config)?;
             fs::write(config_file(&directory, node.id), text)?;
         }
         let plan = Self::of(directory, &kept);

@@ -51,6 +51,27 @@ pub struct ProcessCluster {
     binary: PathBuf,
     /// By node; none where it does not run.
     nodes: Vec<Option<NodeProcess>>,
+    liar: Option<Liar>,
+}
+
+/// A node of the build that can lie.
+#[derive(Clone, Debug)]
+pub struct Liar {
+    /// Its number.
+    pub node: u64,
+    /// It lies from when this file is there.
+    pub file: PathBuf,
+}
+
+impl Liar {
+    /// Makes it lie from now on.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub fn lie(&self) -> Result<()> {
+        fs::write(&self.file, "").with_context(|| format!("cannot write {}", self.file.display()))
+    }
 }
 
 impl ProcessCluster {
@@ -60,10 +81,28 @@ impl ProcessCluster {
     ///
     /// A node does not become ready; the end of its log is in the error.
     pub async fn start(plan: ClusterPlan, binary: PathBuf) -> Result<Self> {
+        Self::start_with(plan, binary, None).await
+    }
+
+    /// The same, with a node that can be made to lie: a test of the others.
+    ///
+    /// # Errors
+    ///
+    /// As [`ProcessCluster::start`], and for a build whose nodes cannot lie.
+    pub async fn start_with(plan: ClusterPlan, binary: PathBuf, liar: Option<Liar>) -> Result<Self> {
+        if liar.is_some() && !cfg!(feature = "planted") {
+            bail!("nodes of this build cannot lie: use `cargo xtask`, which builds one whose nodes can");
+        }
         let nodes = plan.nodes.iter().map(|_| None).collect();
-        let mut cluster = Self { plan, binary, nodes };
+        let mut cluster = Self { plan, binary, nodes, liar };
         cluster.start_all().await?;
         Ok(cluster)
+    }
+
+    /// The node that can be made to lie.
+    #[must_use]
+    pub fn liar(&self) -> Option<&Liar> {
+        self.liar.as_ref()
     }
 
     /// What it was made from.
@@ -82,7 +121,8 @@ impl ProcessCluster {
         for at in 0..self.nodes.len() {
             if self.nodes[at].is_none() {
                 let node = &self.plan.nodes[at];
-                starting.push((at, spawn(&self.binary, node, &self.log_file(node.id))?));
+                let liar = self.liar.as_ref().filter(|liar| liar.node == node.id);
+                starting.push((at, spawn(&self.binary, node, &self.log_file(node.id), liar)?));
             }
         }
         for (at, mut process) in starting {
@@ -156,9 +196,11 @@ impl ProcessCluster {
 }
 
 /// Starts a node; its log grows at the end of a file.
-fn spawn(binary: &Path, node: &PlannedNode, log: &Path) -> Result<NodeProcess> {
+fn spawn(binary: &Path, node: &PlannedNode, log: &Path, liar: Option<&Liar>) -> Result<NodeProcess> {
     let log = open_log(log)?;
+    let lie_file = liar.map(|liar| ("PLANTED_LIE_FILE", &liar.file));
     let child = Command::new(binary)
+        .envs(lie_file)
         .args(["node", "run", "--stop-with-stdin", "--output", "json", "--config"])
         .arg(&node.config)
         .stdin(Stdio::piped())

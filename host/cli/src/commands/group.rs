@@ -5,7 +5,8 @@
 
 use anyhow::Result;
 use quorate_client::proto::{
-    self, CreateGroupRequest, DescribeGroupReply, GroupInfo, GroupKind, MemberRole, ReplicaInfo, ReplicaRole,
+    self, CreateGroupRequest, DescribeGroupReply, GroupInfo, GroupKind, MemberRole, MemberState, ReplicaInfo,
+    ReplicaRole,
 };
 use serde_json::{Value, json};
 
@@ -24,8 +25,8 @@ pub async fn run(command: GroupCommand, output: Output) -> Result<()> {
                 Some(count) => first_nodes(&client.admin().list_groups().await?, count)?,
                 None => nodes,
             };
-            let kind: GroupKind = kind.into();
-            let protocol: proto::Protocol = protocol.into();
+            let kind = kind.map_or(GroupKind::Unspecified, GroupKind::from);
+            let protocol = protocol.map_or(proto::Protocol::Unspecified, proto::Protocol::from);
             let request = CreateGroupRequest {
                 name: name.clone(),
                 kind: kind.into(),
@@ -123,6 +124,16 @@ fn role_name(replica: &ReplicaInfo) -> &'static str {
     }
 }
 
+fn state_name(replica: &ReplicaInfo) -> &'static str {
+    match replica.state() {
+        MemberState::Active => "active",
+        MemberState::Suspected => "suspected",
+        MemberState::Byzantine => "byzantine",
+        MemberState::Offline => "offline",
+        MemberState::Unspecified => "unknown",
+    }
+}
+
 fn leader(group: &GroupInfo) -> Option<u64> {
     group.leader.as_ref().map(|leader| leader.node).filter(|node| *node != 0)
 }
@@ -170,7 +181,7 @@ fn describe_replica(replica: &ReplicaInfo) -> Value {
         "last_index": replica.last_index, "commit_index": replica.commit_index,
         "applied_index": replica.applied_index, "lag": replica.lag, "digest": digest,
         "halted": reason(&replica.halted_reason), "fenced": reason(&replica.fenced_reason),
-        "reachable": replica.reachable,
+        "reachable": replica.reachable, "state": state_name(replica),
     })
 }
 
@@ -187,7 +198,7 @@ fn show_group(reply: &DescribeGroupReply, output: Output) -> Result<()> {
             ("component", component_label(&group)),
             ("sessions", reply.sessions.to_string()),
         ]);
-        let columns = ["node", "role", "term", "last", "commit", "applied", "lag", "health"];
+        let columns = ["node", "role", "term", "last", "commit", "applied", "lag", "state", "health"];
         let rows = reply.replicas.iter().map(replica_row);
         format!("{head}\n{}", table(&columns, rows))
     })
@@ -207,6 +218,7 @@ fn replica_row(replica: &ReplicaInfo) -> Vec<String> {
     let counters =
         [replica.term, replica.last_index, replica.commit_index, replica.applied_index, replica.lag];
     row.extend(counters.iter().map(u64::to_string));
+    row.push(state_name(replica).to_owned());
     row.push(health);
     row
 }

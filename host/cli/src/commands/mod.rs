@@ -7,6 +7,7 @@ mod call;
 mod component;
 mod config;
 mod dev;
+pub(crate) mod evidence;
 mod group;
 mod node;
 mod pki;
@@ -43,6 +44,7 @@ fn carry_out(command: Command, output: Output) -> Result<()> {
         Command::Dev(arguments) => dev::run(&arguments, output),
         Command::Pki(command) => pki::run(command, output),
         Command::Group(command) => on_one_thread(group::run(command, output)),
+        Command::Evidence(command) => on_one_thread(evidence::run(command, output)),
         Command::Component(command) => component::run(command, output),
         Command::Deploy(arguments) => on_one_thread(component::deploy(arguments, output)),
         Command::Submit(arguments) => on_one_thread(call::submit(arguments, output)),

@@ -1,7 +1,7 @@
-//! `quorate pki`: certificates of a cluster.
+//! `quorate pki`: certificates and keys of a cluster.
 //!
-//! Relies on the transport's certificate authority. Promises that keys are readable for their owner only
-//! and that an authority is never overwritten. Knows no node.
+//! Relies on the transport's certificate authority. Promises that keys are readable for their owner only,
+//! and that neither an authority nor a consensus key is ever overwritten. Knows no node.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use quorate_types::NodeId;
 use serde_json::json;
 
 use crate::arguments::PkiCommand;
-use crate::cluster::random_cluster;
+use crate::cluster::{consensus_key, random_cluster};
 use crate::output::{Output, pairs};
 
 /// Runs the command.
@@ -31,24 +31,29 @@ pub fn run(command: PkiCommand, output: Output) -> Result<()> {
         }
         PkiCommand::Node { id, host, dir } => {
             let files = Authority::load(&dir)?.issue_node(NodeId(id), &host)?;
-            show(&files.write_to(&dir, &format!("node-{id}"))?, &dir, output)
+            let name = format!("node-{id}");
+            let files = files.write_to(&dir, &name)?;
+            show(&files, Some(&consensus_key(&dir, &name)?), &dir, output)
         }
         PkiCommand::Client { name, role, dir } => {
             let files = Authority::load(&dir)?.issue_client(&name, role)?;
-            show(&files.write_to(&dir, &name)?, &dir, output)
+            show(&files.write_to(&dir, &name)?, None, &dir, output)
         }
     }
 }
 
-fn show(files: &TlsFiles, directory: &Path, output: Output) -> Result<()> {
+fn show(files: &TlsFiles, consensus_key: Option<&Path>, directory: &Path, output: Output) -> Result<()> {
     let value = json!({
         "ca": files.authority, "cert": files.certificate, "key": files.key, "directory": directory,
+        "consensus_key": consensus_key,
     });
     output.show(&value, || {
-        pairs(&[
+        let mut lines = vec![
             ("ca", files.authority.display().to_string()),
             ("cert", files.certificate.display().to_string()),
             ("key", files.key.display().to_string()),
-        ])
+        ];
+        lines.extend(consensus_key.map(|path| ("consensus key", path.display().to_string())));
+        pairs(&lines)
     })
 }

@@ -1,4 +1,5 @@
-//! The demonstration: real commands, a killed leader, a killed cluster, and nothing acknowledged lost.
+//! The demonstration: real commands, a killed leader, a killed cluster, and nothing acknowledged lost. Under
+//! HotStuff one of four nodes lies from half-way on in place of the killed cluster, and is found out.
 //!
 //! Relies on node processes of this machine and on the ledger's audit, which needs no order. Promises exit
 //! status 0 only if every command was acknowledged, none was lost or applied twice, money was conserved and
@@ -26,18 +27,18 @@ use quorate_client::{Client, Consistency, Group, SessionOptions};
 use quorate_ledger::Account;
 use serde_json::{Value, json};
 
-use crate::arguments::{DemoArguments, Scenario};
-use crate::cluster::{ClusterPlan, ProcessCluster, WorkDirectory};
+use crate::arguments::{DemoArguments, Protocol, Scenario};
+use crate::cluster::{ClusterPlan, Liar, ProcessCluster, WorkDirectory};
+use crate::commands::evidence;
 use crate::output::Output;
 use crate::setup;
 use crate::signals::{self, StandardInput};
 use orders::Orders;
 use submission::Submission;
-use summary::{Replica, Summary};
+use summary::{Lies, Replica, Summary};
 use workload::Workload;
 
 const GROUP: &str = "ledger";
-const NODES: u64 = 3;
 /// How long a command may take, elections and restarts included.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 /// How long replicas may take to agree once nothing is submitted any more.
@@ -98,10 +99,14 @@ pub async fn run(arguments: DemoArguments, output: Output) -> Result<()> {
 }
 
 async fn show(arguments: &DemoArguments, work: Work, directory: &Path, output: Output) -> Result<Finding> {
-    output.hint(&format!("starting {NODES} nodes in {}", directory.display()));
-    let plan = ClusterPlan::create(directory, NODES)?;
+    // As few as survive the loss of one: three that may stop, four of which one may lie.
+    let nodes = if arguments.protocol == Protocol::Raft { 3 } else { 4 };
+    output.hint(&format!("starting {nodes} nodes in {}", directory.display()));
+    let plan = ClusterPlan::create(directory, nodes)?;
     let binary = std::env::current_exe().context("this program does not know its own file")?;
-    let mut cluster = ProcessCluster::start(plan, binary).await?;
+    let liar = Liar { node: nodes, file: directory.join("lie") };
+    let liar = Some(liar).filter(|_| arguments.protocol == Protocol::Hotstuff);
+    let mut cluster = ProcessCluster::start_with(plan, binary, liar).await?;
     let played = match work {
         Work::Ledger(workload) => play(arguments, workload, &mut cluster, output).await,
         Work::Orders(orders) => orders::play(arguments, orders, &mut cluster, output).await,
@@ -119,8 +124,9 @@ async fn play(
     output: Output,
 ) -> Result<Finding> {
     let client = connect(cluster).await?;
-    setup::prepare(&client, GROUP, &arguments.component).await?;
-    output.hint("the ledger component runs in group `ledger` on every node");
+    setup::prepare(&client, GROUP, arguments.protocol, &arguments.component).await?;
+    let protocol = arguments.protocol.name();
+    output.hint(&format!("the ledger component runs in group `ledger` on every node, ordered by {protocol}"));
     let group = client.group(GROUP).await?;
     let sessions = usize::try_from(arguments.sessions)?;
     let total = workload.len();
@@ -128,7 +134,13 @@ async fn play(
     let submission = Submission::start(workload, &group, sessions, session_options()).await?;
     let progress = output.is_watched().then(|| submission.show_progress());
     let failover = kill_leader(&client, cluster, &submission, output).await?;
-    let recovery = kill_all(cluster, &submission, output).await?;
+    let recovery = match cluster.liar() {
+        None => Some(kill_all(cluster, &submission, output).await?),
+        Some(liar) => {
+            lie(liar, &submission, output).await?;
+            None
+        }
+    };
     let submitted = submission.finish().await?;
     drop(progress);
     output.hint(&format!("{} commands acknowledged; looking at every replica", submitted.acknowledged()));
@@ -136,8 +148,13 @@ async fn play(
         output.hint(&format!("not every command has an answer: {fault}"));
     }
     let report = submitted.audit().compare(&accounts(&group).await?);
+    let lies = match cluster.liar() {
+        Some(liar) => Some(proofs(&client, liar).await?),
+        None => None,
+    };
     let replicas = agreement(&client, cluster, GROUP).await?;
     let summary = Summary {
+        lies,
         commands: total,
         report,
         failover,
@@ -181,6 +198,39 @@ async fn kill_leader(
     cluster.start_all().await?;
     output.hint(&format!("node {leader} is back"));
     Ok(silence)
+}
+
+/// Makes one node lie at half.
+async fn lie(liar: &Liar, submission: &Submission, output: Output) -> Result<()> {
+    submission.acknowledged(submission.total() / 2).await?;
+    liar.lie()?;
+    let before = submission.count();
+    output.hint(&format!("{before} acknowledged: node {} lies from now on", liar.node));
+    submission.open_all();
+    Ok(())
+}
+
+/// What the group's log proves about the liar, each proof verified here.
+async fn proofs(client: &Client, liar: &Liar) -> Result<Lies> {
+    let give_up = Instant::now() + AGREEMENT_TIMEOUT;
+    loop {
+        let reply = client.admin().list_evidence(GROUP).await?;
+        let set = evidence::members(&reply)?;
+        let mut lies = Lies { node: liar.node, proofs: Vec::new(), wrong: 0 };
+        for proof in reply.evidence.iter().filter(|proof| proof.index > 0) {
+            match evidence::verify(proof, &set) {
+                Ok(()) if proof.node == liar.node => lies.proofs.push(format!(
+                    "node {} signed two different {}s in view {} (entry {})",
+                    proof.node, proof.kind, proof.view, proof.index
+                )),
+                _ => lies.wrong += 1,
+            }
+        }
+        if !lies.proofs.is_empty() || lies.wrong > 0 || Instant::now() > give_up {
+            return Ok(lies);
+        }
+        tokio::time::sleep(LOOK_PAUSE).await;
+    }
 }
 
 /// Kills every node at two thirds and starts them again; the longest silence between acknowledgements.

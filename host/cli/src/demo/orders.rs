@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use super::submission::longest_silence;
 use super::summary::{Replica, agree, millis, replicas_json, replicas_table, yes};
 use super::{COMMAND_DEADLINE, Finding, agreement, connect};
-use crate::arguments::DemoArguments;
+use crate::arguments::{DemoArguments, Protocol};
 use crate::cluster::ProcessCluster;
 use crate::exit::Fault;
 use crate::output::{Output, pairs};
@@ -140,7 +140,7 @@ pub(super) async fn play(
     output: Output,
 ) -> Result<Finding> {
     let client = connect(cluster).await?;
-    setup::prepare(&client, GROUP, &arguments.component).await?;
+    setup::prepare(&client, GROUP, Protocol::Raft, &arguments.component).await?;
     let group = client.group(GROUP).await?;
     let session = group.session(options()).await?;
     let definition: Reference = session.command("define", &json!({ "text": work.definition })).await?;

@@ -49,6 +49,24 @@ pub fn replicas_table(replicas: &[Replica]) -> String {
     table(&["node", "applied index", "state digest"], rows)
 }
 
+/// What became of a node's lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lies {
+    /// The node that lied.
+    pub node: u64,
+    /// What the proofs say that the group's log holds, each verified.
+    pub proofs: Vec<String>,
+    /// Proofs that do not hold, or are about another node.
+    pub wrong: usize,
+}
+
+impl Lies {
+    /// Whether the liar was found out, and nobody else was called one.
+    fn are_found(&self) -> bool {
+        !self.proofs.is_empty() && self.wrong == 0
+    }
+}
+
 /// All that was found.
 #[derive(Clone, Debug)]
 pub struct Summary {
@@ -58,8 +76,10 @@ pub struct Summary {
     pub report: Report,
     /// The longest silence around the kill of the leader.
     pub failover: Duration,
-    /// The longest silence around the kill of all nodes.
-    pub recovery: Duration,
+    /// The longest silence around the kill of all nodes, if they were killed.
+    pub recovery: Option<Duration>,
+    /// What the log proves, if a node lied.
+    pub lies: Option<Lies>,
     /// From the first command to the last answer, both outages included.
     pub elapsed: Duration,
     /// Acknowledged commands that the ledger refused.
@@ -78,7 +98,9 @@ impl Summary {
     /// Whether all that the demonstration promises is so.
     #[must_use]
     pub fn held(&self) -> bool {
-        self.report.is_clean() && self.report.acknowledged == self.commands as u64 && self.agrees()
+        let lies_found = self.lies.as_ref().is_none_or(Lies::are_found);
+        let all = self.report.acknowledged == self.commands as u64;
+        self.report.is_clean() && all && self.agrees() && lies_found
     }
 
     fn commands_per_second(&self) -> f64 {
@@ -94,7 +116,9 @@ impl Summary {
             "duplicated": self.report.duplicated,
             "conserved": self.report.conserved,
             "failover_ms": millis(self.failover),
-            "recovery_ms": millis(self.recovery),
+            "recovery_ms": self.recovery.map(millis),
+            "liar": self.lies.as_ref().map(|lies| lies.node),
+            "evidence": self.lies.as_ref().map(|lies| lies.proofs.clone()),
             "commands_per_second": self.commands_per_second().round(),
             "replicas": replicas_json(&self.replicas),
             "refused": self.refused,
@@ -106,7 +130,7 @@ impl Summary {
     #[must_use]
     pub fn to_text(&self, kept: Option<&Path>) -> String {
         let report = &self.report;
-        let head = pairs(&[
+        let mut lines = vec![
             (
                 "acknowledged",
                 format!(
@@ -121,13 +145,20 @@ impl Summary {
                 "fail-over",
                 format!("{} ms without an answer when the leader was killed", millis(self.failover)),
             ),
-            (
-                "recovery",
-                format!("{} ms without an answer when every node was killed", millis(self.recovery)),
-            ),
             ("commands/s", format!("{:.0}, both outages included", self.commands_per_second())),
             ("replicas agree", yes(self.agrees()).to_owned()),
-        ]);
+        ];
+        lines.extend(self.recovery.map(|recovery| {
+            let text = format!("{} ms without an answer when every node was killed", millis(recovery));
+            ("recovery", text)
+        }));
+        if let Some(lies) = &self.lies {
+            let text =
+                format!("node {}; the log proves it with {} of its lies", lies.node, lies.proofs.len());
+            lines.push(("lied", text));
+            lines.extend(lies.proofs.iter().map(|proof| ("evidence", proof.clone())));
+        }
+        let head = pairs(&lines);
         let replicas = replicas_table(&self.replicas);
         let problems: String = report.problems.iter().map(|problem| format!("\n  {problem}")).collect();
         let again = match kept {
@@ -178,7 +209,8 @@ mod tests {
             commands: 2,
             report: audit.compare(&ledger),
             failover: Duration::from_millis(210),
-            recovery: Duration::from_millis(900),
+            recovery: Some(Duration::from_millis(900)),
+            lies: None,
             elapsed: Duration::from_secs(1),
             refused: 0,
             replicas: vec![replica(1), replica(2), replica(3)],
@@ -223,6 +255,18 @@ mod tests {
     fn a_command_without_an_answer_does_not_hold() {
         let unanswered = Summary { commands: 3, ..summary(12, 2) };
         assert!(!unanswered.held());
+    }
+
+    #[test]
+    fn a_liar_must_be_found_and_nobody_else() {
+        let with = |proofs: &[&str], wrong| {
+            let proofs = proofs.iter().map(|&proof| proof.to_owned()).collect();
+            Summary { lies: Some(Lies { node: 4, proofs, wrong }), ..summary(12, 2) }
+        };
+        assert!(with(&["two votes"], 0).held());
+        assert!(!with(&[], 0).held());
+        assert!(!with(&["two votes"], 1).held());
+        assert_eq!(with(&["two votes"], 0).to_json()["evidence"], json!(["two votes"]));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use quorate_crypto::{
 };
 use quorate_types::{
     BootNumber, ClusterId, ComponentLimits, Digest, Entry, EntryKind, Epoch, EpochConfig, GroupId, GroupKind,
-    HlcTimestamp, Incarnation, LogIndex, Member, NodeId, Position, Protocol, Role, Time, View,
+    HlcTimestamp, Incarnation, LogIndex, Member, MemberKey, NodeId, Position, Protocol, Role, Time, View,
 };
 
 use super::{Body, Certifier, Evidence, HotStuff, Identity, Message, Settings, Signer};
@@ -245,6 +245,7 @@ impl Cluster {
             incarnation: Incarnation(1),
             role: Role::Voter,
             priority: 1,
+            key: Some(MemberKey(one.key.to_bytes())),
         };
         let config = EpochConfig {
             epoch: Epoch(1),

@@ -4,9 +4,12 @@
 //! epoch's members, and that its identity is what was said and never the bytes of a signature. Does not know
 //! what is done about it.
 
+use bytes::Bytes;
 use quorate_crypto::{Check, Signature, Statement, StatementKind, ValidatorSet};
-use quorate_types::NodeId;
 use quorate_types::codec::{DecodeError, Reader, Writer};
+use quorate_types::{Digest, NodeId};
+
+const EVIDENCE_DOMAIN: &str = "quorate 2026 evidence";
 
 /// Two conflicting statements under one signer's signatures; the lesser statement comes first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +61,35 @@ impl Evidence {
     #[must_use]
     pub fn statements(&self) -> &[Statement; 2] {
         &self.statements
+    }
+
+    /// Names the lie: who said what, whatever the bytes of the signatures.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let mut out = Writer::with_capacity(8 + 2 * Statement::BYTES);
+        out.u64(self.signer.0);
+        self.statements.iter().for_each(|statement| statement.encode(&mut out));
+        quorate_crypto::digest(EVIDENCE_DOMAIN, out.as_slice())
+    }
+
+    /// The byte form.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        let mut out = Writer::with_capacity(8 + 2 * (Statement::BYTES + Signature::BYTES));
+        self.encode(&mut out);
+        out.finish()
+    }
+
+    /// Reads evidence that is all of `bytes`, without verifying it.
+    ///
+    /// # Errors
+    ///
+    /// As the codec.
+    pub fn from_bytes(bytes: Bytes) -> Result<Self, DecodeError> {
+        let mut from = Reader::new(bytes);
+        let evidence = Self::decode(&mut from)?;
+        from.end()?;
+        Ok(evidence)
     }
 
     /// Checks that the evidence holds against a member of `set`.

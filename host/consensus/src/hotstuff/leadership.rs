@@ -16,23 +16,33 @@ use super::{BACK_OFF_MAX, HotStuff, rules};
 use crate::{ProposeError, ReadError};
 
 impl HotStuff {
-    /// Who may propose in the current view, as far as this replica can tell.
-    pub(super) fn leader(&self) -> Option<NodeId> {
+    /// The tenure that the current view belongs to, as far as this replica can tell.
+    fn tenure(&self) -> Option<View> {
         if self.high.view().next() != self.view {
-            return Some(self.schedule.leader(self.view));
+            return Some(self.view);
         }
         let parent = self.chain.header(&self.high_digest())?;
-        Some(self.schedule.leader(self.schedule.tenure(parent, self.view)))
+        Some(self.schedule.tenure(parent, self.view))
     }
 
-    /// Who will propose next: the leader of this view, or of the next one once a block of this one was
-    /// voted for.
-    pub(super) fn expected_leader(&self) -> Option<NodeId> {
+    /// Who may propose in the current view, as far as this replica can tell.
+    pub(super) fn leader(&self) -> Option<NodeId> {
+        self.tenure().map(|tenure| self.schedule.leader(tenure))
+    }
+
+    /// The tenure of the next proposal: of this view, or of the next one once a block of this one was voted
+    /// for.
+    pub(super) fn expected_tenure(&self) -> Option<View> {
         let voted = self.voter.safety().vote.filter(|vote| vote.view == self.view);
         match voted.and_then(|vote| self.chain.header(&vote.digest)) {
-            Some(header) => Some(self.schedule.leader(self.schedule.tenure(header, self.view.next()))),
-            None => self.leader(),
+            Some(header) => Some(self.schedule.tenure(header, self.view.next())),
+            None => self.tenure(),
         }
+    }
+
+    /// Who will propose next.
+    pub(super) fn expected_leader(&self) -> Option<NodeId> {
+        self.expected_tenure().map(|tenure| self.schedule.leader(tenure))
     }
 
     /// Enters the view that the certificates known open.

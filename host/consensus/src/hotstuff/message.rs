@@ -354,7 +354,7 @@ impl Message {
         let body = match &self.body {
             Body::Proposal(proposal) => proposal.block.encoded_len(),
             Body::Blocks(answer) => blocks(answer),
-            Body::Offer(offer) => 256 + 18 * offer.mark.config.members.len() + blocks(&offer.proof),
+            Body::Offer(offer) => 256 + 50 * offer.mark.config.members.len() + blocks(&offer.proof),
             _ => 64,
         };
         Scope::BYTES + Signature::BYTES + 512 + body

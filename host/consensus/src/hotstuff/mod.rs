@@ -38,8 +38,10 @@
 //! view from the chain, so all agree.
 //!
 //! When nothing waits, nothing is sent: a leader proposes if it has an entry, or an empty block if an entry
-//! is not yet known by all to be committed. An entry or a request that waits ends the silence; a request at a
-//! replica that does not lead starts its timer, and its timeout starts the others'.
+//! is not yet known by all to be committed; the empty one only with the next tick, which is due at once, so that
+//! entries that gathered meanwhile go first. Then all are sent the last certificate, so that they rest at the same
+//! commit. An entry or a request that waits ends the silence; a request at a replica that does not lead, or the
+//! loss of the leader's node, starts its timer, and its timeout starts the others'.
 //!
 //! # What is durable before what
 //!
@@ -248,6 +250,10 @@ pub struct HotStuff {
     is_woken: bool,
     /// When this view is given up, or that is said again.
     view_deadline: Option<Time>,
+    /// When an empty block is proposed, or the last certificate told, unless an entry comes first.
+    empty_deadline: Option<Time>,
+    /// The view of the certificate that this replica told all, leading, when nothing was left to propose.
+    rested: View,
     /// Views given up since the last commit.
     failures: u32,
     search: Option<Search>,
@@ -328,6 +334,8 @@ impl HotStuff {
             reads: VecDeque::new(),
             is_woken: false,
             view_deadline: None,
+            empty_deadline: None,
+            rested: View::ZERO,
             failures: 0,
             search: None,
             lives: hard.lives,
@@ -365,7 +373,8 @@ impl HotStuff {
             return None;
         }
         let search = self.search.map(|search| search.deadline);
-        earlier(earlier(self.view_deadline, self.boot_deadline), search)
+        let own = earlier(self.view_deadline, self.empty_deadline);
+        earlier(earlier(own, self.boot_deadline), search)
     }
 
     /// What was dropped or refused since the start.

@@ -56,20 +56,35 @@ impl HotStuff {
         }
     }
 
-    /// Proposes if this replica leads the view and something waits.
-    pub(super) fn try_propose(&mut self, turn: &mut Turn) {
+    /// Whether an entry that is proposed now is in a block at once.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.queue.is_empty() && self.may_propose() && self.chain.header(&self.high_digest()).is_some()
+    }
+
+    /// Whether this replica leads the view and has not proposed in it.
+    fn may_propose(&self) -> bool {
         let safety = self.voter.safety();
-        let may = self.may_lead
+        self.may_lead
             && self.is_rooted
             && self.fetching.is_none()
             && self.voter.is_admitted()
-            && rules::may_propose(self.view, safety.proposed, safety.last_voted);
-        if !may || self.leader() != Some(self.node) {
+            && rules::may_propose(self.view, safety.proposed, safety.last_voted)
+            && self.leader() == Some(self.node)
+    }
+
+    /// Proposes if this replica leads the view and something waits.
+    pub(super) fn try_propose(&mut self, turn: &mut Turn) {
+        self.empty_deadline = None;
+        if !self.may_propose() {
             return;
         }
         let parent_digest = self.high_digest();
         let Some(parent) = self.chain.header(&parent_digest).copied() else { return };
         if self.queue.is_empty() && !self.is_woken && !self.needs_empty_block(parent_digest) {
+            return self.come_to_rest(turn);
+        }
+        if self.queue.is_empty() && !turn.may_be_empty {
+            self.empty_deadline = Some(turn.now.time);
             return;
         }
         let timed_out = if self.high.view().next() == self.view { None } else { self.timed_out.clone() };
@@ -104,6 +119,21 @@ impl HotStuff {
         if self.chain.add(block) {
             self.vote_for(turn, digest, self.high.view(), after);
         }
+    }
+
+    /// Nothing is to be proposed: the others learn the last certificate, so that all have committed alike before
+    /// the silence.
+    fn come_to_rest(&mut self, turn: &mut Turn) {
+        if self.rested >= self.high.view() {
+            return;
+        }
+        if !turn.may_be_empty {
+            self.empty_deadline = Some(turn.now.time);
+            return;
+        }
+        self.rested = self.high.view();
+        let peers: Vec<NodeId> = self.config.members.iter().map(|member| member.node).collect();
+        peers.into_iter().for_each(|to| self.show_view(turn, to));
     }
 
     /// Whether somebody does not yet know that an entry of the chain up to here is committed, or a read waits.

@@ -122,6 +122,8 @@ pub(super) struct Turn {
     pub(super) reset: Option<Position>,
     /// The hard state changed in a way that has to be durable.
     pub(super) must_persist: bool,
+    /// Whether a block without an entry may be proposed: whoever drives had the chance to bring one.
+    pub(super) may_be_empty: bool,
     /// The first broken invariant.
     pub(super) fence: Option<String>,
 }
@@ -135,6 +137,7 @@ impl Turn {
             entries: Vec::new(),
             reset: None,
             must_persist: false,
+            may_be_empty: false,
             fence: None,
         }
     }

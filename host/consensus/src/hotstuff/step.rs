@@ -5,7 +5,7 @@
 //! nothing itself.
 
 use quorate_crypto::Stated;
-use quorate_types::{LogIndex, NodeId};
+use quorate_types::{LogIndex, NodeId, Term};
 
 use super::message::{Body, Message};
 use super::state::{HardState, Turn};
@@ -35,6 +35,7 @@ impl HotStuff {
             Input::SnapshotFailed(_) => self.fetching = None,
             Input::TransferLeader(_) => {}
             Input::MayLead(may_lead) => self.may_lead = may_lead,
+            Input::LeaderMissing => self.is_woken = true,
         }
         self.drive(&mut turn);
         self.finish(turn)
@@ -71,6 +72,7 @@ impl HotStuff {
     fn tick(&mut self, turn: &mut Turn) {
         let now = turn.now.time;
         self.resume(turn);
+        turn.may_be_empty = true;
         if self.boot_deadline.is_some_and(|deadline| deadline <= now) {
             self.announce_start(turn);
         }
@@ -171,7 +173,8 @@ impl HotStuff {
     }
 
     fn current_status(&self) -> Status {
-        let leader = self.expected_leader();
+        let tenure = self.expected_tenure();
+        let leader = tenure.map(|tenure| self.schedule.leader(tenure));
         let role = if !self.is_voter() {
             ReplicaRole::Learner
         } else if leader == Some(self.node) {
@@ -179,7 +182,10 @@ impl HotStuff {
         } else {
             ReplicaRole::Follower
         };
-        Status { epoch: self.config.epoch, term: term_of(self.view), role, leader, commit: self.commit }
+        // A replica that lacks the block that says who leads knows of no later leader than it did.
+        let known = self.status.as_ref().map_or(Term::ZERO, |status| status.term);
+        let term = tenure.map_or(known, term_of);
+        Status { epoch: self.config.epoch, term, role, leader, commit: self.commit }
     }
 
     /// Says something that binds nobody.

@@ -6,11 +6,14 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use quorate_consensus::hotstuff::Evidence;
 use quorate_proto::CHUNK_BYTES_MAX;
 use quorate_proto::v1::admin_server::Admin;
 use quorate_proto::v1::{self, Error, ErrorCode};
 use quorate_transport::Role;
-use quorate_types::{ComponentLimits, Digest, EpochConfig, GroupKind, NodeId, Protocol};
+use quorate_types::{
+    BYZANTINE_REPLICAS_MIN, ComponentLimits, Digest, EpochConfig, GroupKind, NodeId, Protocol,
+};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::client::find_group;
@@ -18,6 +21,7 @@ use super::convert::{component_ref, descriptor, group_info, leader_hint, order_e
 use super::{Api, require};
 use crate::catalog::{self, CatalogCommand, ComponentRecord, GroupRecord};
 use crate::remote::{COMPONENT_BYTES_MAX, PeerCall, ReplicaReport};
+use crate::signatures::PeerFaults;
 use crate::workers::LogWork;
 
 /// How long a call waits for a replica to reach an index or for a leader to change.
@@ -33,7 +37,7 @@ impl Admin for Api {
     ) -> Result<Response<v1::CreateGroupReply>, Status> {
         require(&request, Role::Admin)?;
         let request = request.into_inner();
-        let config = self.epoch_config(&request)?;
+        let config = self.with_keys(self.epoch_config(&request)?).await?;
         let command = CatalogCommand::CreateGroup { name: request.name.clone(), config };
         let ordered = self.inner.order_catalog(command).await;
         ordered.map_err(|error| order_error(&self.inner, quorate_types::GroupId::CATALOG, error))?;
@@ -64,8 +68,14 @@ impl Admin for Api {
         let found = futures_join(asked).await;
         let commit = found.iter().flatten().map(|report| report.commit).max().unwrap_or_default();
         let nodes = record.config.members.iter().map(|member| member.node);
-        let replicas =
-            nodes.zip(&found).map(|(node, report)| replica_info(node, report.as_ref(), commit)).collect();
+        let accused = self.accused_among(&record, &found);
+        let replicas = nodes
+            .zip(&found)
+            .map(|(node, report)| v1::ReplicaInfo {
+                state: self.member_state(node, report.as_ref(), &accused).into(),
+                ..replica_info(node, report.as_ref(), commit)
+            })
+            .collect();
         let sessions = found.iter().flatten().map(|report| report.sessions).max().unwrap_or_default();
         Ok(Response::new(v1::DescribeGroupReply {
             group: Some(group_info(&self.inner, &record)),
@@ -212,7 +222,10 @@ impl Admin for Api {
                 .status()
                 .into_iter()
                 .filter(|p| p.node != inner.node)
-                .map(peer_info)
+                .map(|peer| {
+                    let faults = inner.signatures.faults(peer.node);
+                    peer_info(peer, faults)
+                })
                 .collect(),
             groups: reports.len() as u64,
             leads: leads.collect(),
@@ -226,6 +239,41 @@ impl Admin for Api {
             }),
             connections: self.connections.count() as u64,
             address: inner.api_address_of(inner.node).unwrap_or_default(),
+        }))
+    }
+
+    async fn list_evidence(
+        &self,
+        request: Request<v1::ListEvidenceRequest>,
+    ) -> Result<Response<v1::ListEvidenceReply>, Status> {
+        require(&request, Role::Reader)?;
+        let record = find_group(&self.inner, request.into_inner().group).await?;
+        let group = record.group;
+        let deadline = Instant::now() + WAIT_MAX;
+        // The state machine may be at work on an entry.
+        let accused = loop {
+            match self.inner.accused(group).await {
+                Some(accused) => break accused,
+                None if Instant::now() >= deadline => {
+                    return Err(unavailable("no replica of this group answers here; ask a member").into());
+                }
+                None => tokio::time::sleep(LOOK_PAUSE).await,
+            }
+        };
+        let mut evidence: Vec<_> =
+            accused.lies().map(|lie| wire_evidence(&lie.evidence, lie.index.0)).collect();
+        let waiting = self.inner.waiting_evidence(group);
+        evidence.extend(waiting.iter().map(|found| wire_evidence(found, 0)));
+        let keys = record.config.voters().filter_map(|member| {
+            let key = Bytes::copy_from_slice(&member.key?.0);
+            Some(v1::MemberKey { node: member.node.0, key })
+        });
+        Ok(Response::new(v1::ListEvidenceReply {
+            group: group.0,
+            cluster: Bytes::copy_from_slice(&self.inner.cluster.0),
+            epoch: record.config.epoch.0,
+            keys: keys.collect(),
+            evidence,
         }))
     }
 
@@ -265,10 +313,13 @@ impl Api {
             host_calls: limits.host_calls,
         });
         let mut config = catalog::crash_group(&nodes, limits);
-        config.kind = match request.kind() {
-            v1::GroupKind::Unspecified | v1::GroupKind::Crash => GroupKind::Crash,
-            v1::GroupKind::Hybrid => GroupKind::Hybrid,
-            v1::GroupKind::Byzantine => GroupKind::Byzantine,
+        config.kind = match (request.kind(), request.protocol()) {
+            (v1::GroupKind::Hybrid, _) => GroupKind::Hybrid,
+            (v1::GroupKind::Byzantine, _)
+            | (v1::GroupKind::Unspecified, v1::Protocol::Hotstuff | v1::Protocol::Pbft) => {
+                GroupKind::Byzantine
+            }
+            (v1::GroupKind::Crash | v1::GroupKind::Unspecified, _) => GroupKind::Crash,
         };
         config.protocol = match (request.protocol(), config.kind) {
             (v1::Protocol::Raft, _) => Protocol::Raft,
@@ -278,17 +329,84 @@ impl Api {
             }
             (v1::Protocol::Unspecified, _) => Protocol::Raft,
         };
-        config.validate().map_err(|fault| Error::new(ErrorCode::Invalid, fault.to_string()))?;
-        if config.kind != GroupKind::Crash || config.protocol != Protocol::Raft {
-            let message = "this version runs crash groups under Raft; leave kind and protocol away";
+        Ok(config)
+    }
+
+    /// The same epoch with the keys that its members registered, checked.
+    async fn with_keys(&self, mut config: EpochConfig) -> Result<EpochConfig, Error> {
+        if config.is_signed() {
+            self.wait_for_keys(&config).await?;
+            let catalog = self.inner.catalog();
+            config.members.iter_mut().for_each(|member| member.key = catalog.key(member.node));
+        }
+        let checked = config.validate();
+        checked.map_err(|fault| Error::new(ErrorCode::Invalid, fault.to_string()))?;
+        let runs = matches!(
+            (config.kind, config.protocol),
+            (GroupKind::Crash, Protocol::Raft)
+                | (GroupKind::Hybrid | GroupKind::Byzantine, Protocol::HotStuff)
+        );
+        if !runs {
+            let message = format!(
+                "this version does not run {:?} in {:?} groups; choose Raft for crash groups and HotStuff for \
+                 the others",
+                config.protocol, config.kind
+            );
             return Err(Error::new(ErrorCode::Invalid, message));
         }
         Ok(config)
     }
 
+    /// Waits until all members have registered their keys: nodes of a young cluster may not have yet.
+    async fn wait_for_keys(&self, config: &EpochConfig) -> Result<(), Error> {
+        let known = self.inner.members_of(quorate_types::GroupId::CATALOG);
+        let members = || config.members.iter().map(|member| member.node);
+        if let Some(stranger) = members().find(|node| !known.contains(node)) {
+            return Err(Error::new(ErrorCode::Invalid, format!("the cluster has no node {}", stranger.0)));
+        }
+        let missing = || members().filter(|node| self.inner.catalog().key(*node).is_none());
+        let is_small = config.voters().count() < BYZANTINE_REPLICAS_MIN;
+        if is_small || self.wait(|| missing().next().is_none().then_some(())).await.is_some() {
+            return Ok(());
+        }
+        let missing: Vec<_> = missing().map(|node| node.0.to_string()).collect();
+        Err(unavailable(&format!(
+            "node {} has registered no consensus key; make one with `quorate pki node`, name it as \
+             node.consensus_key and start the node",
+            missing.join(", ")
+        )))
+    }
+
     async fn replica_report(&self, record: &GroupRecord, node: NodeId) -> Option<ReplicaReport> {
         let answer = self.inner.call(node, PeerCall::Report(record.group)).await.ok()?;
         catalog::from_cbor(&answer)
+    }
+
+    /// Who lied, by the log of this node's own replica, or by those of more replicas than may lie.
+    fn accused_among(&self, record: &GroupRecord, found: &[Option<ReplicaReport>]) -> Vec<u64> {
+        let members: Vec<NodeId> = record.config.members.iter().map(|member| member.node).collect();
+        let own = members.iter().position(|node| *node == self.inner.node);
+        if let Some(report) = own.and_then(|at| found.get(at)?.as_ref()) {
+            return report.accused.clone();
+        }
+        let liars = quorate_types::byzantine_faults(record.config.voters().count());
+        let named =
+            |node: u64| found.iter().flatten().filter(|report| report.accused.contains(&node)).count();
+        members.iter().map(|node| node.0).filter(|node| named(*node) > liars).collect()
+    }
+
+    fn member_state(&self, node: NodeId, report: Option<&ReplicaReport>, accused: &[u64]) -> v1::MemberState {
+        let faults = self.inner.signatures.faults(node);
+        if accused.contains(&node.0) {
+            return v1::MemberState::Byzantine;
+        }
+        match report {
+            None => v1::MemberState::Offline,
+            Some(report) if report.fenced.is_some() || faults.signatures_refused > 0 => {
+                v1::MemberState::Suspected
+            }
+            Some(_) => v1::MemberState::Active,
+        }
     }
 
     /// The voter, other than the leader, that has the most of the log.
@@ -419,10 +537,23 @@ fn replica_info(node: NodeId, report: Option<&ReplicaReport>, commit: u64) -> v1
         halted_reason: report.halted.clone().unwrap_or_default(),
         fenced_reason: report.fenced.clone().unwrap_or_default(),
         reachable: true,
+        state: v1::MemberState::Unspecified.into(),
     }
 }
 
-fn peer_info(peer: quorate_transport::PeerStatus) -> v1::PeerInfo {
+fn wire_evidence(evidence: &Evidence, index: u64) -> v1::Evidence {
+    let statement = &evidence.statements()[0];
+    v1::Evidence {
+        node: evidence.signer().0,
+        kind: format!("{:?}", statement.kind).to_lowercase(),
+        view: statement.view.0,
+        index,
+        digest: Bytes::copy_from_slice(&evidence.digest().0),
+        proof: evidence.to_bytes(),
+    }
+}
+
+fn peer_info(peer: quorate_transport::PeerStatus, faults: PeerFaults) -> v1::PeerInfo {
     v1::PeerInfo {
         node: peer.node.0,
         address: peer.address,
@@ -433,5 +564,7 @@ fn peer_info(peer: quorate_transport::PeerStatus) -> v1::PeerInfo {
         links: peer.links,
         bytes_sent: peer.bytes_sent,
         bytes_received: peer.bytes_received,
+        signatures_refused: faults.signatures_refused,
+        frames_refused: faults.frames_refused,
     }
 }

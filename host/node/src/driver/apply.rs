@@ -107,7 +107,9 @@ impl<W> Driver<W> {
         let id = job.group;
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.machine = Some(job.machine);
-        group.note_machine();
+        if group.note_machine() {
+            output.changed.push(id);
+        }
         let per_entry = job.took_us / (job.done.len() as u64).max(1);
         // The worst lately seen: it loses a sixty-fourth with each job that is quicker.
         group.apply_cost_us = per_entry.max(group.apply_cost_us - group.apply_cost_us / 64);

@@ -2,10 +2,11 @@
 //!
 //! Relies on the replica's effects. Promises one reply for each waiter. Knows nothing of other groups.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_consensus::hotstuff::Evidence;
 use quorate_consensus::{
     Envelope, Message, Now, Persist, Proposal, ProposalId, ProposeError, ReadError, ReadId, Replica,
     ReplicaRole, SnapshotMark, Start, StartError, Status, Token,
@@ -18,13 +19,16 @@ use quorate_types::{
     Term, Time,
 };
 
-use super::Local;
 use super::backlog::Backlog;
 use super::io::{Failure, GroupStart, Output};
+use super::{ENTRIES_IN_FLIGHT_MAX, Local};
 use crate::machine::{Machine, MachineIdentity};
 
 /// How long a snapshot that a peer fetches is kept after its last request.
 const SERVED_IDLE: Duration = Duration::from_secs(30);
+
+/// How many lies one start of a replica tells of; a few prove everything.
+const LIES_TOLD_MAX: usize = 256;
 
 /// A promise that waits for its flush.
 pub(super) struct HeldMessage {
@@ -92,6 +96,13 @@ pub(super) struct Group<W> {
     pub(super) served: Option<Served>,
     pub(super) backlog: Backlog,
     pub(super) deadline: Option<Time>,
+    /// Members that the log proves to have lied.
+    accused: Vec<NodeId>,
+    /// With what it lies.
+    #[cfg(feature = "planted")]
+    pub(super) signs: Option<quorate_consensus::hotstuff::Identity>,
+    /// Lies found here since the start, at most [`LIES_TOLD_MAX`].
+    told: BTreeSet<Digest>,
 }
 
 /// How a group stands at this node.
@@ -123,24 +134,29 @@ pub struct GroupReport {
     pub halted: Option<String>,
     /// Why this replica takes no part, if so.
     pub fenced: Option<String>,
+    /// Members that the log proves to have lied, in order.
+    pub accused: Vec<NodeId>,
 }
 
 impl<W> Group<W> {
     pub(super) fn start(start: GroupStart, node: NodeId, seed: u64, now: Now) -> Result<Self, StartError> {
         let machine = start.machine;
         let mark = machine.mark().clone();
-        let replica = Replica::start(
-            Start {
-                group: machine.group(),
-                node,
-                seed,
-                timings: start.timings,
-                base: mark.clone(),
-                hard_state: start.hard_state,
-                entries: start.entries,
-            },
-            now,
-        )?;
+        let state = Start {
+            group: machine.group(),
+            node,
+            seed,
+            timings: start.timings,
+            base: mark.clone(),
+            hard_state: start.hard_state,
+            entries: start.entries,
+        };
+        #[cfg(feature = "planted")]
+        let signs = start.identity.clone();
+        let replica = match start.identity {
+            Some(identity) => Replica::start_signing(state, identity, now)?,
+            None => Replica::start(state, now)?,
+        };
         let status = Status {
             epoch: mark.config.epoch,
             term: Term::ZERO,
@@ -158,6 +174,10 @@ impl<W> Group<W> {
             component: machine.component(),
             sessions: machine.sessions(),
             next_timer: machine.next_timer(),
+            accused: machine.accused().members(),
+            told: BTreeSet::new(),
+            #[cfg(feature = "planted")]
+            signs,
             machine: Some(machine),
             pending: VecDeque::new(),
             pending_bytes: 0,
@@ -203,7 +223,13 @@ impl<W> Group<W> {
             sessions: self.sessions,
             halted: self.halted.clone(),
             fenced: self.fenced.clone(),
+            accused: self.accused.clone(),
         }
+    }
+
+    /// Whether a lie was not told before, as far as there is room to remember.
+    pub(super) fn is_news(&mut self, evidence: &Evidence) -> bool {
+        self.told.len() < LIES_TOLD_MAX && self.told.insert(evidence.digest())
     }
 
     pub(super) fn is_leader(&self) -> bool {
@@ -219,6 +245,18 @@ impl<W> Group<W> {
             return Some(Failure::ApplyHalted(why.clone()));
         }
         (!self.is_leader()).then_some(Failure::NotLeader { leader: self.status.leader })
+    }
+
+    /// Whether what gathered should become an entry now: gathering on costs nothing while the replica could
+    /// not append it yet, as long as something under way keeps its timers running.
+    pub(super) fn may_propose(&self) -> bool {
+        let under_way = self.under_way();
+        under_way < ENTRIES_IN_FLIGHT_MAX && (under_way == 0 || self.replica.is_ready())
+    }
+
+    /// Entries that this replica proposed and that are not applied.
+    fn under_way(&self) -> usize {
+        self.in_flight.len() + self.proposals.len()
     }
 
     /// The next entry, made of what gathered, in order.
@@ -251,13 +289,11 @@ impl<W> Group<W> {
 
     /// Whether a timer is due and nothing under way will fire it.
     pub(super) fn timer_overdue(&self, now: Now) -> bool {
-        self.in_flight.is_empty()
-            && self.halted.is_none()
-            && self.next_timer.is_some_and(|due| due <= now.wall)
+        self.under_way() == 0 && self.halted.is_none() && self.next_timer.is_some_and(|due| due <= now.wall)
     }
 
     pub(super) fn next_deadline(&self, now: Now) -> Option<Time> {
-        let timer = self.next_timer.filter(|_| self.is_leader() && self.in_flight.is_empty()).map(|due| {
+        let timer = self.next_timer.filter(|_| self.is_leader() && self.under_way() == 0).map(|due| {
             let ahead_ms = due.unix_ms().saturating_sub(now.wall.unix_ms());
             now.time.after(Duration::from_millis(ahead_ms.max(1)))
         });
@@ -267,13 +303,20 @@ impl<W> Group<W> {
         }
     }
 
-    pub(super) fn note_machine(&mut self) {
+    /// Notes what the machine came to; whether watchers should hear of it.
+    pub(super) fn note_machine(&mut self) -> bool {
+        let mut is_news = false;
         if let Some(machine) = &self.machine {
             self.next_timer = machine.next_timer();
             self.applied = machine.applied();
             self.component = machine.component();
             self.sessions = machine.sessions();
+            if machine.accused().len() != self.accused.len() {
+                self.accused = machine.accused().members();
+                is_news = true;
+            }
         }
+        is_news
     }
 
     pub(super) fn note_proposed(
@@ -284,7 +327,14 @@ impl<W> Group<W> {
     ) {
         let Some(waiters) = self.proposals.remove(&id) else { return };
         match result {
-            Ok(position) => self.in_flight.push_back(InFlight { position, waiters }),
+            Ok(position) => {
+                // What stood there was displaced: the same replica never appends twice at one place.
+                while self.in_flight.back().is_some_and(|entry| entry.position.index >= position.index) {
+                    let displaced = self.in_flight.pop_back().expect("the back was just seen");
+                    output.refuse(displaced.waiters, &Failure::LeadershipLost);
+                }
+                self.in_flight.push_back(InFlight { position, waiters });
+            }
             Err(ProposeError::NotLeader { leader }) => output.refuse(waiters, &Failure::NotLeader { leader }),
             Err(ProposeError::Transferring) => output.refuse(waiters, &Failure::NotLeader { leader: None }),
             Err(ProposeError::NotAllowed) => output.refuse(waiters, &Failure::TooLarge),

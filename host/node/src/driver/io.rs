@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use quorate_consensus::hotstuff::{Evidence, Identity};
 use quorate_consensus::{SnapshotFetch, SnapshotMark};
 use quorate_crypto::SetDigest;
 use quorate_runtime::{Component, Frozen, State, StateView};
@@ -14,7 +15,7 @@ use quorate_types::{
     BatchItem, Digest, Entry, EpochConfig, GroupId, HlcTimestamp, LogIndex, NodeId, Outcome, Position,
 };
 
-use super::{ApplyJob, EntryEvents};
+use super::{ApplyJob, EntryEvents, VerifiedFrame};
 use crate::machine::{CheckpointHeader, Machine, MachineIdentity, QueryAnswer, QueryJob};
 
 /// Names one flush of the node's log; grows by one with each.
@@ -33,13 +34,15 @@ pub enum Consistency {
 /// One thing for the driver to take in.
 #[derive(Debug)]
 pub enum DriverInput<W> {
-    /// From a peer that the transport authenticated.
+    /// From a peer that the transport authenticated, for a group that does not sign.
     Frame {
         /// The peer.
         from: NodeId,
         /// An encoded envelope.
         frame: Bytes,
     },
+    /// A message of a group that signs, whose signatures were verified.
+    Verified(Box<VerifiedFrame>),
     /// Items for a group's log, each with whoever waits for its outcome.
     Submit {
         /// The group.
@@ -104,6 +107,8 @@ pub enum DriverInput<W> {
         /// Who asks.
         waiter: W,
     },
+    /// The node that leads this group cannot be reached.
+    LeaderMissing(GroupId),
     /// Whether replicas of this node may lead at all.
     MayLead(bool),
 }
@@ -194,6 +199,8 @@ pub struct Output<W> {
     pub reset: Vec<(GroupId, Position)>,
     /// Answer.
     pub replies: Vec<(W, Reply)>,
+    /// Members that lied, with the proof: keep it durably, and have it ordered in the group's log.
+    pub evidence: Vec<(GroupId, Evidence)>,
     /// Show to watchers.
     pub events: Vec<(GroupId, EntryEvents)>,
     /// A snapshot replaced a group's entries up to this one: watchers see nothing of what they emitted.
@@ -223,6 +230,7 @@ impl<W> Default for Output<W> {
             compact: Vec::new(),
             reset: Vec::new(),
             replies: Vec::new(),
+            evidence: Vec::new(),
             events: Vec::new(),
             skipped: Vec::new(),
             queries: Vec::new(),
@@ -356,6 +364,8 @@ pub struct GroupStart {
     /// Damage found in the log: the replica is fenced rather than let vote on a forgotten promise.
     pub(super) damage: Option<String>,
     pub(super) timings: quorate_consensus::Timings,
+    /// With what it signs, in groups that do.
+    pub(super) identity: Option<Identity>,
 }
 
 impl GroupStart {
@@ -404,7 +414,21 @@ impl GroupStart {
                 (found.hard_state, entries_after(base, found.entries), damage)
             }
         };
-        Ok(Self { machine, set_digest, hard_state, entries, void, damage, timings })
+        let identity = None;
+        Ok(Self { machine, set_digest, hard_state, entries, void, damage, timings, identity })
+    }
+
+    /// The epoch in force, which says whether the group signs.
+    #[must_use]
+    pub fn config(&self) -> &EpochConfig {
+        &self.machine.mark().config
+    }
+
+    /// Gives the replica what it signs with; needed in groups that sign.
+    #[must_use]
+    pub fn signing(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
     }
 }
 

@@ -16,13 +16,16 @@ mod apply;
 mod backlog;
 mod group;
 mod io;
+#[cfg(feature = "planted")]
+pub mod planted;
+mod signed;
 mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_consensus::{Envelope, Input, Now, ReplicaRole, StartError, Status};
+use quorate_consensus::{Envelope, Input, Message, Now, ReplicaRole, StartError, Status};
 use quorate_crypto::Verified;
 use quorate_runtime::Component;
 use quorate_types::{
@@ -39,8 +42,10 @@ pub use io::{
     CheckpointDone, CheckpointJob, Consistency, DriverInput, Failure, GroupStart, InstallDone, InstallJob,
     Output, RecoverError, Reply, Ticket,
 };
+pub use signed::{AcceptedCertificates, FrameFault, Label, Unverified, VerifiedFrame};
 pub use snapshot::{Puller, PullerStep, SNAPSHOT_CHUNK_BYTES};
 
+use crate::accused::Accused;
 use crate::machine::Machine;
 
 /// The most items that wait in one group for the leader to append them; more are `Overloaded`.
@@ -80,6 +85,8 @@ pub struct DriverCounters {
     pub messages_unknown_group: u64,
     /// Messages of another epoch, or to or from another life of a replica, or from a non-member.
     pub messages_stale: u64,
+    /// Frames of a group that signs whose signatures nobody verified, and the other way round.
+    pub messages_unverified: u64,
     /// Items refused because a group had too many waiting.
     pub items_overloaded: u64,
     /// Elections that a replica of this node won.
@@ -177,6 +184,12 @@ impl<W> Driver<W> {
         self.groups.get(&id).map(|group| group.backlog.since(from))
     }
 
+    /// Of whom a group's log proves a lie, unless a job holds its machine.
+    #[must_use]
+    pub fn accused(&self, id: GroupId) -> Option<Accused> {
+        self.machine(id).map(|machine| machine.accused().clone())
+    }
+
     /// A group's state machine, unless a job holds it.
     #[must_use]
     pub fn machine(&self, id: GroupId) -> Option<&Machine> {
@@ -186,6 +199,7 @@ impl<W> Driver<W> {
     fn take(&mut self, now: Now, input: DriverInput<W>, output: &mut Output<W>) {
         match input {
             DriverInput::Frame { from, frame } => self.take_frame(now, from, frame, output),
+            DriverInput::Verified(frame) => self.take_verified(now, *frame, output),
             DriverInput::Submit { group, items } => self.take_items(group, items, output),
             DriverInput::Query { group, consistency, name, body, waiter } => {
                 self.take_query(now, group, consistency, (name, body, waiter), output);
@@ -208,6 +222,7 @@ impl<W> Driver<W> {
             DriverInput::TransferLeader { group, to, waiter } => {
                 self.take_transfer(now, group, to, waiter, output);
             }
+            DriverInput::LeaderMissing(group) => self.step(now, group, Input::LeaderMissing, output),
             DriverInput::MayLead(may) => {
                 let ids: Vec<_> = self.groups.keys().copied().collect();
                 ids.into_iter().for_each(|id| self.step(now, id, Input::MayLead(may), output));
@@ -239,19 +254,38 @@ impl<W> Driver<W> {
             self.counters.frames_malformed += 1;
             return;
         };
-        let Some(group) = self.groups.get(&envelope.group) else {
+        let Envelope { group, epoch, incarnation, boot, to_incarnation, message } = envelope;
+        let label = Label { group, epoch, incarnation, boot, to_incarnation };
+        if self.groups.get(&group).is_some_and(|group| group.config.is_signed()) {
+            self.counters.messages_unverified += 1;
+            return;
+        }
+        self.take_message(now, label, Verified::from_authenticated_peer(from, message), output);
+    }
+
+    fn take_verified(&mut self, now: Now, frame: VerifiedFrame, output: &mut Output<W>) {
+        let VerifiedFrame { label, message } = frame;
+        if self.groups.get(&label.group).is_some_and(|group| !group.config.is_signed()) {
+            self.counters.messages_unverified += 1;
+            return;
+        }
+        self.take_message(now, label, message, output);
+    }
+
+    fn take_message(&mut self, now: Now, label: Label, message: Verified<Message>, output: &mut Output<W>) {
+        let Some(group) = self.groups.get(&label.group) else {
             self.counters.messages_unknown_group += 1;
             return;
         };
-        let current = group.config.epoch == envelope.epoch
-            && envelope.to_incarnation == self.local.incarnation
-            && group.config.member(from).is_some_and(|member| member.incarnation == envelope.incarnation);
+        let sender = group.config.member(message.origin());
+        let current = group.config.epoch == label.epoch
+            && label.to_incarnation == self.local.incarnation
+            && sender.is_some_and(|member| member.incarnation == label.incarnation);
         if !current {
             self.counters.messages_stale += 1;
             return;
         }
-        let message = Verified::from_authenticated_peer(from, envelope.message);
-        self.step(now, envelope.group, Input::Message(message), output);
+        self.step(now, label.group, Input::Message(message), output);
     }
 
     fn take_items(&mut self, id: GroupId, items: Vec<(quorate_types::BatchItem, W)>, output: &mut Output<W>) {
@@ -286,7 +320,7 @@ impl<W> Driver<W> {
                 self.step(now, id, Input::Propose(proposal), output);
                 return;
             }
-            if group.pending.is_empty() || group.in_flight.len() >= ENTRIES_IN_FLIGHT_MAX {
+            if group.pending.is_empty() || !group.may_propose() {
                 return;
             }
             let serial = self.serial;
@@ -366,6 +400,8 @@ impl<W> Driver<W> {
             if let Some(group) = self.groups.get_mut(&id) {
                 group.deadline = None;
                 group.forget_served(now);
+                // What waits goes first: a tick may make the replica go on without it.
+                self.propose_pending(id, now, output);
                 self.step(now, id, Input::Tick, output);
                 self.touched.insert(id);
             }
@@ -405,15 +441,26 @@ impl<W> Driver<W> {
         }
         for outgoing in effects.messages {
             let (to, message, after) = outgoing.into_parts();
-            let Some(frame) = group.frame(&self.local, to, message) else { continue };
-            match after.filter(|token| *token > group.durable) {
-                Some(after) => group.held.push_back(HeldMessage { after, to, frame }),
-                None => output.sends.push((to, frame)),
+            #[cfg(feature = "planted")]
+            let spoken = planted::spoken(group.signs.as_ref(), to, message);
+            #[cfg(not(feature = "planted"))]
+            let spoken = [message];
+            for message in spoken {
+                let Some(frame) = group.frame(&self.local, to, message) else { continue };
+                match after.filter(|token| *token > group.durable) {
+                    Some(after) => group.held.push_back(HeldMessage { after, to, frame }),
+                    None => output.sends.push((to, frame)),
+                }
             }
         }
         if !effects.deliver.is_empty() && group.halted.is_none() {
             group.apply_queue.extend(effects.deliver.into_iter().map(|committed| committed.entry));
             self.ready.insert(id);
+        }
+        for evidence in effects.evidence {
+            if group.is_news(&evidence) {
+                output.evidence.push((id, evidence));
+            }
         }
         for (proposal, result) in effects.proposed {
             group.note_proposed(proposal, result, output);

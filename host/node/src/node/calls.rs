@@ -143,6 +143,10 @@ impl Inner {
                 let item = BatchItem::Activate { component, parameters: Bytes::from(parameters) };
                 self.order_here(group, item).await.map(|(_, index)| catalog::to_cbor(&index.0))
             }
+            PeerCall::Evidence { group, evidence } => {
+                let item = BatchItem::Evidence(Bytes::from(evidence));
+                self.order_here(group, item).await.map(|_| Bytes::new())
+            }
             PeerCall::Report(group) => {
                 let (sender, receiver) = oneshot::channel();
                 self.shard(group).tell(ShardInput::Report(group, sender));
@@ -193,7 +197,9 @@ impl quorate_transport::Handler for PeerHandler {
             // An envelope starts with its group, which says whose mailbox it is for.
             let group =
                 frame.first_chunk().map_or(GroupId::CATALOG, |bytes| GroupId(u64::from_le_bytes(*bytes)));
-            self.0.shard(group).frame(from, frame);
+            if let Some(frame) = self.0.signatures.take(from, group, frame) {
+                self.0.shard(group).frame(from, frame);
+            }
         }
     }
 
@@ -203,6 +209,7 @@ impl quorate_transport::Handler for PeerHandler {
 
     fn disconnected(&self, peer: NodeId, why: &str) {
         tracing::info!(%peer, why, "disconnected");
+        self.0.report_missing_leaders();
     }
 
     fn serve(
@@ -215,6 +222,11 @@ impl quorate_transport::Handler for PeerHandler {
             match PeerRequest::decode(request).map_err(|error| error.to_string())? {
                 PeerRequest::Snapshot(request) => inner.serve_snapshot(request).await,
                 PeerRequest::Component { digest, offset } => inner.serve_component(digest, offset),
+                PeerRequest::Call(PeerCall::Catalog(CatalogCommand::RegisterKey(record)))
+                    if record.node != from =>
+                {
+                    Err(format!("{from} may not register the key of {}", record.node))
+                }
                 PeerRequest::Call(call) => {
                     tracing::debug!(%from, ?call, "a peer calls");
                     let result = inner.serve_call(call).await;

@@ -6,6 +6,7 @@
 
 mod calls;
 mod components;
+mod lies;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,19 +15,24 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use quorate_consensus::hotstuff;
+use quorate_crypto::{SecretKey, ValidatorSet};
 use quorate_runtime::{Component, Engine, EngineSettings, StateView};
 use quorate_storage::{DataDirectory, Identity, RecoveredGroup, Store, Wal, WalOptions};
 use quorate_transport::{Tls, TlsFiles, Transport, TransportConfig, TransportLimits};
-use quorate_types::{BootNumber, ComponentLimits, Digest, GroupId, Incarnation, LogIndex, NodeId, Rejection};
+use quorate_types::{
+    BootNumber, ComponentLimits, Digest, GroupId, Incarnation, LogIndex, MemberKey, NodeId, Rejection,
+};
 use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::api::ApiServer;
-use crate::catalog::{self, Catalog, CatalogCommand, GroupRecord, NodeRecord};
+use crate::catalog::{self, Catalog, CatalogCommand, GroupRecord, KeyRecord, NodeRecord};
 use crate::clock::Clock;
 use crate::config::{ConfigError, NodeConfig};
 use crate::driver::{Driver, DriverInput, EntryEvents, Failure, GroupReport, GroupStart, Local, Puller};
 use crate::machine::{DigestInterval, MachineIdentity};
 use crate::shard::{Shard, ShardInput, ShardSender, Surroundings};
+use crate::signatures::Signatures;
 use crate::workers::{DiskFailure, LogWork, StoreWork, Worker, start_log, start_store};
 
 /// How long one request to a peer may take.
@@ -65,6 +71,23 @@ pub enum NodeError {
     /// The client port cannot be served.
     #[error("the client port cannot be served: {0}")]
     Api(String),
+    /// The consensus key cannot be used.
+    #[error("the consensus key cannot be used: {0}")]
+    Key(#[from] quorate_crypto::KeyFileError),
+    /// The system gives no randomness.
+    #[error("this system gives no randomness: {0}")]
+    Randomness(#[from] getrandom::Error),
+    /// Signatures cannot be verified here.
+    #[error(transparent)]
+    Votes(#[from] quorate_votes::ServiceError),
+    /// A group signs, and this node cannot.
+    #[error("group {group} cannot be run here: {why}")]
+    CannotSign {
+        /// The group.
+        group: GroupId,
+        /// Why not.
+        why: String,
+    },
     /// Components cannot be run here.
     #[error("components cannot be run on this machine: {0}")]
     Runtime(String),
@@ -101,7 +124,7 @@ pub enum GroupNews {
     /// Entries up to this one came by snapshot; what they emitted is not known here.
     Skipped(GroupId, LogIndex),
     /// Leadership or health changed.
-    Status(GroupId, GroupReport),
+    Status(GroupId, Box<GroupReport>),
 }
 
 /// Tells one who waits for a component how the search ended.
@@ -118,6 +141,9 @@ pub struct Inner {
     pub(crate) store: Arc<Store>,
     engine: Engine,
     transport: std::sync::OnceLock<Transport>,
+    /// Signs in hybrid and Byzantine groups.
+    key: Option<Arc<SecretKey>>,
+    pub(crate) signatures: Signatures,
     catalog: ArcSwap<Catalog>,
     catalog_changed: watch::Sender<u64>,
     pub(crate) news: broadcast::Sender<GroupNews>,
@@ -131,6 +157,10 @@ pub struct Inner {
     /// Components being found, with whoever waits for them.
     finding: Mutex<BTreeMap<Digest, Vec<Found>>>,
     pub(crate) log: std::sync::mpsc::Sender<LogWork>,
+    store_work: std::sync::mpsc::Sender<StoreWork>,
+    /// Evidence that the log of its group does not hold yet.
+    evidence: Mutex<BTreeMap<(GroupId, Digest), hotstuff::Evidence>>,
+    ordering_evidence: AtomicBool,
     failure: watch::Sender<Option<DiskFailure>>,
     runtime: tokio::runtime::Handle,
     weak: std::sync::Weak<Inner>,
@@ -175,7 +205,7 @@ impl Node {
         let boot = store.raise_boot()?;
         let options = WalOptions {
             segment_bytes: config.log.segment_bytes,
-            salt: random_seed(node, boot),
+            salt: getrandom::u64()?,
             expected_groups: store.groups()?,
             ..WalOptions::default()
         };
@@ -190,6 +220,7 @@ impl Node {
                 failure.send_replace(Some(fault));
             })
         };
+        let clock = Clock::default();
         let shard_count = config.shard_count();
         let shards: Vec<_> = (0..shard_count).map(|_| ShardSender::new(config.limits.mailbox)).collect();
         let on_held = {
@@ -198,6 +229,9 @@ impl Node {
         };
         let log = start_log(wal, config.node.data.clone(), on_held, on_failure.clone())?;
         let store_worker = start_store(Arc::clone(&store), config.node.data.clone(), on_failure)?;
+        let signatures = Signatures::start(config.vote_threads(), clock, shards.clone())?;
+        let key = consensus_key(&config.node.consensus_key)?;
+        let seed = getrandom::u64()?;
         let inner = Arc::new_cyclic(|weak| Inner {
             node,
             boot,
@@ -207,6 +241,8 @@ impl Node {
             store,
             engine,
             transport: std::sync::OnceLock::new(),
+            key,
+            signatures,
             catalog: ArcSwap::default(),
             catalog_changed: watch::channel(0).0,
             news: broadcast::channel(WATCH_BACKLOG).0,
@@ -216,18 +252,23 @@ impl Node {
             components: Mutex::default(),
             finding: Mutex::default(),
             log: log.sender(),
+            store_work: store_worker.sender(),
+            evidence: Mutex::default(),
+            ordering_evidence: AtomicBool::new(false),
             failure,
             runtime: tokio::runtime::Handle::current(),
             weak: weak.clone(),
             config,
         });
         inner.recover_groups(recovery.groups)?;
+        inner.recover_evidence()?;
         let transport = Transport::start(inner.transport_config(tls.clone())?, inner.handler()).await?;
         if inner.transport.set(transport).is_err() {
             unreachable!("the transport is set once, here");
         }
         // Shards send from their first turn on, so they start after the transport.
-        let shard_tasks = inner.start_shards(&identity, store_worker.sender());
+        let local = Local { node, incarnation: identity.incarnation, boot, seed };
+        let shard_tasks = inner.start_shards(local, clock);
         let api = ApiServer::start(Arc::clone(&inner), &tls).await.map_err(NodeError::Api)?;
         let housekeeping = tokio::spawn(housekeep(Arc::clone(&inner)));
         tracing::info!(%node, boot = boot.0, api = %api.address(), "the node is running");
@@ -287,9 +328,24 @@ impl Node {
     }
 }
 
+/// Reads the key with which this node signs; a node without one takes no part in groups that sign.
+fn consensus_key(path: &std::path::Path) -> Result<Option<Arc<SecretKey>>, NodeError> {
+    if !path.try_exists().unwrap_or(true) {
+        tracing::info!(path = %path.display(), "there is no consensus key: this node joins no group that signs");
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(SecretKey::read_file(path)?)))
+}
+
 /// The shard that runs a group.
-fn shard_of(shards: &[ShardSender], group: GroupId) -> &ShardSender {
+pub(crate) fn shard_of(shards: &[ShardSender], group: GroupId) -> &ShardSender {
     &shards[(group.0 % shards.len() as u64) as usize]
+}
+
+/// Whether there is the file that makes this node lie.
+#[cfg(feature = "planted")]
+fn lies_wanted() -> bool {
+    std::env::var_os("PLANTED_LIE_FILE").is_some_and(|file| std::path::Path::new(&file).exists())
 }
 
 /// Follows the catalog: starts the groups it names, and keeps its list of nodes true.
@@ -305,6 +361,11 @@ async fn housekeep(inner: Arc<Inner>) {
         if inner.leader_of(GroupId::CATALOG) == Some(inner.node) {
             inner.register_nodes().await;
         }
+        inner.register_key().await;
+        inner.order_evidence();
+        inner.report_missing_leaders();
+        #[cfg(feature = "planted")]
+        crate::driver::planted::lie_from_now_on(lies_wanted());
     }
 }
 
@@ -382,7 +443,13 @@ impl Inner {
                     group,
                     why: "its stored description cannot be read".to_owned(),
                 })?;
-            self.start_group(&record, recovered.remove(&group))?;
+            match self.start_group(&record, recovered.remove(&group)) {
+                // One group that cannot be run is no reason to leave the others without this node.
+                Err(error @ NodeError::CannotSign { .. }) => {
+                    tracing::error!(%error, "a group is not started")
+                }
+                other => other?,
+            }
         }
         Ok(())
     }
@@ -398,9 +465,72 @@ impl Inner {
             digest_interval: DigestInterval::default(),
         };
         let timings = self.config.timings();
-        let start = GroupStart::recover(&self.store, identity, record.config.clone(), found, timings)?;
+        let mut start = GroupStart::recover(&self.store, identity, record.config.clone(), found, timings)?;
+        if start.config().is_signed() {
+            let signer = self.signing_identity(record.group, start.config())?;
+            self.signatures.add_group(record.group, Arc::clone(&signer.set));
+            start = start.signing(signer);
+        }
         self.shard(record.group).tell(ShardInput::AddGroup(Box::new(start)));
         Ok(())
+    }
+
+    /// With what the replica of a group that signs starts.
+    fn signing_identity(
+        &self,
+        group: GroupId,
+        config: &quorate_types::EpochConfig,
+    ) -> Result<hotstuff::Identity, NodeError> {
+        let cannot = |why: String| NodeError::CannotSign { group, why };
+        let path = self.config.node.consensus_key.display();
+        let set =
+            ValidatorSet::of_epoch(self.cluster, group, config).map_err(|fault| cannot(fault.to_string()))?;
+        let key = self.key.clone().ok_or_else(|| cannot(format!("there is no consensus key {path}")))?;
+        if set.member(self.node).is_some_and(|member| member.key != key.public()) {
+            return Err(cannot(format!("the key {path} is not the one with which this node is a member")));
+        }
+        Ok(hotstuff::Identity {
+            set: Arc::new(set),
+            signer: key,
+            certifier: self.signatures.accepted(),
+            boot: self.boot,
+            settings: hotstuff::Settings::default(),
+        })
+    }
+
+    /// Makes the catalog say with which key this node signs.
+    async fn register_key(&self) {
+        let Some(key) = &self.key else { return };
+        let public = MemberKey(key.public().to_bytes());
+        let catalog = self.catalog.load_full();
+        let is_listed = catalog.nodes.iter().any(|record| record.node == self.node);
+        if !self.catalog_known() || !is_listed || catalog.key(self.node) == Some(public) {
+            return;
+        }
+        let record = KeyRecord::of(self.cluster, self.node, key);
+        match self.order_catalog(CatalogCommand::RegisterKey(record)).await {
+            Ok(_) => tracing::info!("the consensus key was registered"),
+            Err(error) => tracing::warn!(%error, "the consensus key could not be registered yet"),
+        }
+    }
+
+    /// Tells groups whose leader's node cannot be reached. Idle groups send nothing, so that liveness is known of
+    /// nodes and not of groups.
+    pub(crate) fn report_missing_leaders(&self) {
+        let Some(transport) = self.transport.get() else { return };
+        let reached: Vec<NodeId> = transport
+            .status()
+            .into_iter()
+            .filter(|peer| peer.connected.is_some())
+            .map(|peer| peer.node)
+            .chain([self.node])
+            .collect();
+        let missing = |report: &GroupReport| report.leader.is_some_and(|leader| !reached.contains(&leader));
+        let groups: Vec<GroupId> =
+            locked(&self.reports).iter().filter(|(_, report)| missing(report)).map(|(id, _)| *id).collect();
+        for group in groups {
+            self.shard(group).complete(DriverInput::LeaderMissing(group));
+        }
     }
 
     /// Starts the groups that the catalog places here and that are new.
@@ -419,23 +549,14 @@ impl Inner {
         }
     }
 
-    fn start_shards(
-        self: &Arc<Self>,
-        identity: &Identity,
-        store: std::sync::mpsc::Sender<StoreWork>,
-    ) -> Vec<tokio::task::JoinHandle<()>> {
-        let clock = Clock::default();
-        let unix_ns =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let seed = (unix_ns as u64) ^ (self.node.0 << 48) ^ self.boot.0;
-        let local = Local { node: self.node, incarnation: identity.incarnation, boot: self.boot, seed };
+    fn start_shards(self: &Arc<Self>, local: Local, clock: Clock) -> Vec<tokio::task::JoinHandle<()>> {
         let shards = self.shards.iter().map(|sender| {
             let shard = Shard {
                 sender: sender.clone(),
                 driver: Driver::new(local),
                 clock,
                 log: self.log.clone(),
-                store: store.clone(),
+                store: self.store_work.clone(),
                 surroundings: Arc::clone(self),
             };
             tokio::spawn(shard.run())
@@ -487,12 +608,6 @@ impl Inner {
     }
 }
 
-/// A number that differs between nodes and between starts; needs no secrecy.
-fn random_seed(node: NodeId, boot: BootNumber) -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one((node.0, boot.0))
-}
-
 impl Surroundings for Inner {
     fn send(&self, to: NodeId, frame: Bytes) {
         if let Err(error) = self.transport().send(to, frame) {
@@ -524,6 +639,10 @@ impl Surroundings for Inner {
         });
     }
 
+    fn evidence(&self, group: GroupId, evidence: hotstuff::Evidence) {
+        self.keep_evidence(group, evidence);
+    }
+
     fn events(&self, group: GroupId, events: EntryEvents) {
         // Nobody may be watching.
         drop(self.news.send(GroupNews::Events(group, events)));
@@ -543,7 +662,7 @@ impl Surroundings for Inner {
             self.catalog_changed.send_modify(|count| *count += 1);
         }
         // Nobody may be watching.
-        drop(self.news.send(GroupNews::Status(group, report)));
+        drop(self.news.send(GroupNews::Status(group, Box::new(report))));
     }
 
     fn catalog(&self, view: StateView) {

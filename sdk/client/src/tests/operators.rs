@@ -70,6 +70,10 @@ impl admin_server::Admin for FakeNode {
         missing()
     }
 
+    async fn list_evidence(&self, _: Request<v1::ListEvidenceRequest>) -> Reply<v1::ListEvidenceReply> {
+        missing()
+    }
+
     async fn snapshot(&self, _: Request<v1::SnapshotRequest>) -> Reply<v1::SnapshotReply> {
         missing()
     }

@@ -30,7 +30,7 @@ pub(super) const TIMINGS: Timings = Timings {
 };
 
 pub(super) fn member(node: u64, role: Role, priority: u8) -> Member {
-    Member { node: NodeId(node), incarnation: Incarnation(1), role, priority }
+    Member { node: NodeId(node), incarnation: Incarnation(1), role, priority, key: None }
 }
 
 pub(super) fn config(members: Vec<Member>) -> EpochConfig {

@@ -1,0 +1,155 @@
+//! Groups under HotStuff as real processes: made, used, killed and restarted through the command line.
+//!
+//! Relies on the binary and the ledger component. Promises that such a group is used as any other. Knows no
+//! replica that lies: the simulator does.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use anyhow::Result;
+use quorate_it::{TestCluster, component};
+use serde_json::{Value, json};
+
+fn deposit(amount: u64) -> String {
+    json!({ "account": "ada", "amount": amount }).to_string()
+}
+
+/// A ledger under HotStuff on all nodes.
+#[track_caller]
+fn deploy(cluster: &TestCluster) {
+    let created = cluster.quorate(&["group", "create", "ledger", "--protocol", "hotstuff"]).good();
+    assert_eq!((&created["kind"], &created["protocol"]), (&json!("byzantine"), &json!("hotstuff")));
+    let file = component("ledger");
+    let pushed = cluster.quorate(&["component", "push", file.to_str().unwrap()]).good();
+    let digest = pushed["digest"].as_str().unwrap().to_owned();
+    assert!(cluster.quorate(&["deploy", "ledger", &digest]).good()["index"].is_u64());
+}
+
+/// Waits until every replica has applied the same, and returns what `group describe` says of each.
+fn settled(cluster: &TestCluster) -> Vec<Value> {
+    for _ in 0..100 {
+        let described = cluster.quorate(&["group", "describe", "ledger"]).good();
+        let replicas = described["replicas"].as_array().unwrap().clone();
+        let applied = |replica: &Value| replica["applied_index"].as_u64();
+        if replicas.iter().all(|replica| applied(replica).is_some_and(|at| Some(at) == applied(&replicas[0])))
+        {
+            return replicas;
+        }
+    }
+    panic!("the replicas do not come to one index");
+}
+
+/// What could go wrong: an acknowledged command lost with a node or with all of them, or applied twice.
+#[tokio::test]
+async fn acknowledged_commands_survive_the_leader_and_then_everyone() -> Result<()> {
+    let mut cluster = TestCluster::start(4).await?;
+    deploy(&cluster);
+    let _opened = cluster.quorate(&["submit", "ledger", "open", r#"{"account":"ada"}"#]).good();
+    assert_eq!(cluster.quorate(&["submit", "ledger", "deposit", &deposit(5)]).good()["done"], 5);
+
+    let leader = cluster.leader("ledger")?;
+    cluster.processes.kill(leader).await?;
+    assert_eq!(cluster.quorate(&["submit", "ledger", "deposit", &deposit(7)]).good()["done"], 12);
+    assert_ne!(cluster.leader("ledger")?, leader);
+    cluster.processes.start_all().await?;
+
+    cluster.processes.kill_all().await?;
+    cluster.processes.start_all().await?;
+    assert_eq!(cluster.quorate(&["submit", "ledger", "deposit", &deposit(1)]).good()["done"], 13);
+    let balance = cluster.quorate(&["query", "ledger", "balance", r#"{"account":"ada"}"#]).good();
+    assert_eq!(balance["answer"], json!({ "balance": 13, "applied": 4 }));
+
+    let replicas = settled(&cluster);
+    assert!(replicas.iter().all(|replica| replica["fenced"].is_null() && replica["halted"].is_null()));
+    let snapshots = cluster.quorate(&["snapshot", "ledger"]).good();
+    let digests: Vec<&Value> = snapshots.as_array().unwrap().iter().map(|one| &one["digest"]).collect();
+    assert!(digests.len() == 4 && digests.iter().all(|digest| *digest == digests[0]), "{snapshots}");
+    Ok(())
+}
+
+/// Copies a directory with all that is in it.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// What could go wrong: a replica that forgot what it signed votes again, for something else.
+#[tokio::test]
+async fn a_replica_from_an_old_backup_is_recognised_and_takes_no_part() -> Result<()> {
+    let mut cluster = TestCluster::start(4).await?;
+    deploy(&cluster);
+    let _opened = cluster.quorate(&["submit", "ledger", "open", r#"{"account":"ada"}"#]).good();
+    let data = cluster.directory().join("node-4");
+    let backup = cluster.directory().join("backup");
+    cluster.processes.kill(4).await?;
+    copy(&data, &backup)?;
+    cluster.processes.start_all().await?;
+    assert_eq!(cluster.quorate(&["submit", "ledger", "deposit", &deposit(5)]).good()["done"], 5);
+    assert_eq!(settled(&cluster)[3]["state"], "active");
+
+    cluster.processes.kill(4).await?;
+    std::fs::remove_dir_all(&data)?;
+    std::fs::rename(&backup, &data)?;
+    cluster.processes.start_all().await?;
+    let replica = || cluster.quorate(&["group", "describe", "ledger"]).good()["replicas"][3].clone();
+    let is_fenced =
+        |replica: &Value| replica["fenced"].as_str().is_some_and(|why| why.contains("old backup"));
+    let fenced = (0..100).map(|_| replica()).find(is_fenced);
+    assert_eq!(fenced.unwrap_or_else(replica)["state"], "suspected");
+    assert_eq!(cluster.quorate(&["submit", "ledger", "deposit", &deposit(7)]).good()["done"], 12);
+    Ok(())
+}
+
+/// What could go wrong: a group that cannot keep its promises is made all the same.
+#[tokio::test]
+async fn groups_that_could_not_survive_a_lie_are_refused_with_what_to_do() -> Result<()> {
+    let cluster = TestCluster::start(4).await?;
+    let create = |arguments: &[&str]| {
+        let mut line = vec!["group", "create", "few"];
+        line.extend(arguments);
+        cluster.quorate(&line)
+    };
+    let few = create(&["--protocol", "hotstuff", "--replicas", "3"]).refused(5);
+    assert!(few.contains("use at least 4"), "{few}");
+    let crash = create(&["--protocol", "hotstuff", "--kind", "crash"]).refused(5);
+    assert!(crash.contains("crash groups run Raft only"), "{crash}");
+    let raft = create(&["--protocol", "raft", "--kind", "byzantine"]).refused(5);
+    assert!(raft.contains("Byzantine groups never do"), "{raft}");
+    let pbft = create(&["--protocol", "pbft"]).refused(5);
+    assert!(pbft.contains("HotStuff"), "{pbft}");
+    Ok(())
+}
+
+/// What could go wrong: a node without its key, or with another's, that votes or brings the others down.
+#[tokio::test]
+async fn a_node_without_its_key_keeps_out_of_the_group_and_serves_the_others() -> Result<()> {
+    let mut cluster = TestCluster::start(4).await?;
+    deploy(&cluster);
+    let key = cluster.directory().join("pki/node-4-consensus.key");
+    let kept = key.with_extension("kept");
+    cluster.processes.kill(4).await?;
+    std::fs::rename(&key, &kept)?;
+    cluster.processes.start_all().await?;
+    let _opened = cluster.quorate(&["submit", "ledger", "open", r#"{"account":"ada"}"#]).good();
+    let reachable = |cluster: &TestCluster| {
+        let described = cluster.quorate(&["group", "describe", "ledger"]).good();
+        described["replicas"][3]["reachable"].clone()
+    };
+    assert_eq!(reachable(&cluster), false);
+    cluster.processes.kill(4).await?;
+    std::fs::rename(&kept, &key)?;
+    cluster.processes.start_all().await?;
+    assert_eq!(reachable(&cluster), true);
+    assert_eq!(settled(&cluster).len(), 4);
+    Ok(())
+}
