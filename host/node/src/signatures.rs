@@ -132,16 +132,26 @@ impl Shared {
     }
 
     fn refuse(&self, from: NodeId, group: GroupId, fault: &FrameFault) {
-        tracing::warn!(%from, %group, %fault, "a signed frame was refused");
-        self.note(from, |faults| match fault {
+        let before = self.note(from, |faults| match fault {
             FrameFault::Signature(quorate_crypto::VerifyError::InvalidSignature { .. })
             | FrameFault::Certificate(_) => faults.signatures_refused += 1,
             _ => faults.frames_refused += 1,
         });
+        // A peer chooses how many there are; the counters tell.
+        if before.signatures_refused + before.frames_refused == 0 {
+            tracing::warn!(%from, %group, %fault, "a signed frame was refused, and later ones are only counted");
+        } else {
+            tracing::debug!(%from, %group, %fault, "a signed frame was refused");
+        }
     }
 
-    fn note(&self, peer: NodeId, count: impl FnOnce(&mut PeerFaults)) {
-        count(locked(&self.faults).entry(peer).or_default());
+    /// Counts something a peer delivered; returns what was counted before.
+    fn note(&self, peer: NodeId, count: impl FnOnce(&mut PeerFaults)) -> PeerFaults {
+        let mut faults = locked(&self.faults);
+        let faults = faults.entry(peer).or_default();
+        let before = *faults;
+        count(faults);
+        before
     }
 }
 

@@ -30,7 +30,8 @@ pub struct ClientConfig {
     /// loss of one.
     pub endpoints: Vec<String>,
     pub(crate) security: Security,
-    /// Connections to each node, from 1 to [`CONNECTIONS_MAX`]; sessions are spread over them. Default 1.
+    /// Connections to each node, from 1 to [`CONNECTIONS_MAX`]; sessions are spread over them. Each may need a
+    /// second one for what is not a command: queries, watching, administration. Default 1.
     pub connections: usize,
     /// How long a command, query or call may take, retries included, unless told otherwise at the call.
     /// At least one millisecond. Default 10 s.

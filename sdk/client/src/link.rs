@@ -15,12 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use quorate_proto::frames::{FrameError, FrameReader, append};
+use quorate_proto::frames::{FrameError, FrameReader, FrameWriter};
 use quorate_proto::v1::client_client::ClientClient;
 use quorate_proto::v1::{self, Reply, ReplyFrame, SubmitFrame, SubmitItem, reply, submit_item};
 use quorate_proto::{FRAME_BYTES_MAX, FRAME_ITEMS_MAX};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
@@ -32,8 +31,6 @@ use crate::verdict::{brief, innermost};
 
 /// The greatest message from a node: an answer has at most 16 MiB, and a frame holds several.
 pub(crate) const RECEIVE_BYTES_MAX: usize = 64 << 20;
-/// Bytes of frames that are gathered for one write.
-const WRITE_BYTES: usize = 256 << 10;
 /// What an item takes in a frame beside its name and body.
 const ITEM_BYTES: usize = 64;
 
@@ -332,27 +329,21 @@ async fn read_frames(link: &Link, mut frames: FrameReader<impl AsyncRead + Unpin
 /// Writes what queues up until the connection fails; a link that was closed has nothing to write.
 async fn write_frames(
     link: &Arc<Link>,
-    mut to: impl AsyncWrite + Unpin,
+    to: impl AsyncWrite + Unpin,
 ) -> Result<std::convert::Infallible, FrameError> {
     let mut outbound = Outbound(Arc::clone(link));
-    let mut out = BytesMut::new();
+    let mut writer = FrameWriter::new(to);
     loop {
         match outbound.next().await {
-            Some(frame) => append(&frame, &mut out)?,
+            Some(frame) => writer.append(&frame)?,
             None => std::future::pending().await,
         }
-        while out.len() < WRITE_BYTES
+        while !writer.is_full()
             && let Some(frame) = link.state().frame()
         {
-            append(&frame, &mut out)?;
+            writer.append(&frame)?;
         }
-        to.write_all(&out).await?;
-        to.flush().await?;
-        // A large command is not kept room for.
-        if out.capacity() > WRITE_BYTES {
-            out = BytesMut::new();
-        }
-        out.clear();
+        writer.flush().await?;
     }
 }
 
@@ -394,7 +385,7 @@ fn bytes_of(kind: &submit_item::Kind) -> usize {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use quorate_proto::v1::{Command, KeepSession, ReplyFrame};
-    use tokio::io::{DuplexStream, ReadHalf, WriteHalf};
+    use tokio::io::{AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf};
 
     use super::*;
 
@@ -475,9 +466,9 @@ mod tests {
     }
 
     async fn reply(writer: &mut WriteHalf<DuplexStream>, frame: ReplyFrame) {
-        let mut out = BytesMut::new();
-        append(&frame, &mut out).unwrap();
-        writer.write_all(&out).await.unwrap();
+        let mut writer = FrameWriter::new(writer);
+        writer.append(&frame).unwrap();
+        writer.flush().await.unwrap();
     }
 
     fn ok(tag: u64) -> Reply {

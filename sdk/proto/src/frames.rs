@@ -17,7 +17,7 @@ use std::io;
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use prost::Message;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// The name by which both ends agree on frames.
 pub const PROTOCOL: &[u8] = b"quorate-submit/1";
@@ -26,8 +26,10 @@ const LENGTH_BYTES: usize = 4;
 /// The least and the most room that is made for one reading, in bytes.
 const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 256 << 10;
+/// Bytes of messages that are gathered for one write.
+const WRITE_BYTES: usize = 256 << 10;
 
-/// Why no more messages can be read from a connection.
+/// Why no more messages cross a connection.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// The other end announced more than is accepted.
@@ -92,12 +94,63 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 }
 
-/// Appends a message with its length.
-///
-/// # Errors
-///
-/// [`FrameError::TooLarge`] for one of 4 GiB or more; nothing is appended then.
-pub fn append(message: &impl Message, to: &mut BytesMut) -> Result<(), FrameError> {
+/// Writes the messages of a connection, several at once.
+#[derive(Debug)]
+pub struct FrameWriter<W> {
+    to: W,
+    out: BytesMut,
+}
+
+impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+    /// Writes to this connection.
+    #[must_use]
+    pub fn new(to: W) -> Self {
+        Self { to, out: BytesMut::new() }
+    }
+
+    /// Appends a message to what the next [`flush`](Self::flush) writes.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::TooLarge`] for one of 4 GiB or more; nothing is appended then.
+    pub fn append(&mut self, message: &impl Message) -> Result<(), FrameError> {
+        append(message, &mut self.out)
+    }
+
+    /// Whether enough is gathered for one write.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.out.len() >= WRITE_BYTES
+    }
+
+    /// Writes what was appended.
+    ///
+    /// # Errors
+    ///
+    /// The connection failed; nothing can be written after it.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        self.to.write_all(&self.out).await?;
+        self.to.flush().await?;
+        // A large message is not kept room for.
+        if self.out.capacity() > WRITE_BYTES {
+            self.out = BytesMut::new();
+        }
+        self.out.clear();
+        Ok(())
+    }
+
+    /// Writes what was appended and says that nothing follows.
+    ///
+    /// # Errors
+    ///
+    /// The connection failed.
+    pub async fn close(mut self) -> io::Result<()> {
+        self.flush().await?;
+        self.to.shutdown().await
+    }
+}
+
+fn append(message: &impl Message, to: &mut BytesMut) -> Result<(), FrameError> {
     let bytes = message.encoded_len();
     let too_large = |_| FrameError::TooLarge { bytes, most: u32::MAX as usize };
     let length = u32::try_from(bytes).map_err(too_large)?;
@@ -110,8 +163,6 @@ pub fn append(message: &impl Message, to: &mut BytesMut) -> Result<(), FrameErro
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use tokio::io::AsyncWriteExt as _;
-
     use super::*;
     use crate::v1::{KeepSession, SubmitFrame, SubmitItem, submit_item::Kind};
 
@@ -162,6 +213,21 @@ mod tests {
         let mut reader = FrameReader::new(&bytes[..], usize::MAX);
         assert!(matches!(reader.next::<SubmitFrame>().await, Err(FrameError::Io(_))));
         assert!(reader.buffer.capacity() <= 2 * READ_BYTES_MAX, "{}", reader.buffer.capacity());
+    }
+
+    #[tokio::test]
+    async fn what_was_appended_leaves_in_order_and_room_for_a_large_message_is_given_back() {
+        let mut writer = FrameWriter::new(Vec::new());
+        let large = frame(3, WRITE_BYTES as u64 / 2);
+        writer.append(&frame(1, 3)).unwrap();
+        assert!(!writer.is_full() && writer.to.is_empty());
+        writer.append(&large).unwrap();
+        assert!(writer.is_full());
+        writer.flush().await.unwrap();
+        assert!(!writer.is_full() && writer.out.capacity() <= WRITE_BYTES);
+        writer.append(&frame(2, 1)).unwrap();
+        writer.flush().await.unwrap();
+        assert_eq!(writer.to, encoded(&[frame(1, 3), large, frame(2, 1)]));
     }
 
     #[tokio::test]

@@ -26,7 +26,7 @@ pub const FRAME_BYTES_MAX: usize = 3 << 20;
 pub const NAME_BYTES_MAX: usize = 128;
 /// The greatest body of a command or query, in bytes.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
-/// Where a `ReplyFrame` ends, in bytes: it has no further reply, unless it has only one.
+/// The size at which a `ReplyFrame` is full, in bytes. A greater reply has a frame of its own.
 pub const REPLY_FRAME_BYTES: usize = 4 << 20;
 /// The furthest a session's greatest sequence number may lie from its smallest unacknowledged one.
 pub const WINDOW_MAX: u64 = 1_024;

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use anyhow::{Context as _, Result, ensure};
 use quorate_build::BuildOptions;
 use quorate_cli::cluster::{ClusterPlan, ProcessCluster};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// The root of the repository.
@@ -230,12 +230,54 @@ impl TestCluster {
     /// If a step fails.
     #[track_caller]
     pub fn deploy(&self, group: &str, component: &Path) {
-        let created = self.quorate(&["group", "create", group]).good();
+        self.deploy_with(group, &[], component);
+    }
+
+    /// Creates a group with these options and deploys a component to it; returns what creating it printed.
+    ///
+    /// # Panics
+    ///
+    /// If a step fails.
+    #[track_caller]
+    pub fn deploy_with(&self, group: &str, options: &[&str], component: &Path) -> Value {
+        let created = self.quorate(&[&["group", "create", group], options].concat()).good();
         assert_eq!(created["name"], group);
         let file = component.to_str().expect("paths of tests are text");
         let pushed = self.quorate(&["component", "push", file]).good();
         let digest = pushed["digest"].as_str().expect("a digest is text").to_owned();
         assert!(self.quorate(&["deploy", group, &digest]).good()["index"].is_u64());
+        created
+    }
+
+    /// Pays into the ledger while its leader dies, and after all nodes died: a deposit of 5, of 7 and of 1.
+    ///
+    /// # Errors
+    ///
+    /// A node does not start again, or nobody leads.
+    ///
+    /// # Panics
+    ///
+    /// If an acknowledged deposit is lost or counts twice.
+    pub async fn ledger_survives_its_leader_and_then_everyone(&mut self) -> Result<()> {
+        let deposit = |cluster: &Self, amount: u64| {
+            let body = json!({ "account": "ada", "amount": amount }).to_string();
+            cluster.quorate(&["submit", "ledger", "deposit", &body]).good()["done"].clone()
+        };
+        let _opened = self.quorate(&["submit", "ledger", "open", r#"{"account":"ada"}"#]).good();
+        assert_eq!(deposit(self, 5), 5);
+
+        let leader = self.leader("ledger")?;
+        self.processes.kill(leader).await?;
+        assert_eq!(deposit(self, 7), 12);
+        assert_ne!(self.leader("ledger")?, leader);
+        self.processes.start_all().await?;
+
+        self.processes.kill_all().await?;
+        self.processes.start_all().await?;
+        assert_eq!(deposit(self, 1), 13);
+        let balance = self.quorate(&["query", "ledger", "balance", r#"{"account":"ada"}"#]).good();
+        assert_eq!(balance["answer"], json!({ "balance": 13, "applied": 4 }));
+        Ok(())
     }
 
     /// The node that leads a group.

@@ -18,12 +18,8 @@ fn deposit(amount: u64) -> String {
 /// A ledger under HotStuff on all nodes.
 #[track_caller]
 fn deploy(cluster: &TestCluster) {
-    let created = cluster.quorate(&["group", "create", "ledger", "--protocol", "hotstuff"]).good();
+    let created = cluster.deploy_with("ledger", &["--protocol", "hotstuff"], &component("ledger"));
     assert_eq!((&created["kind"], &created["protocol"]), (&json!("byzantine"), &json!("hotstuff")));
-    let file = component("ledger");
-    let pushed = cluster.quorate(&["component", "push", file.to_str().unwrap()]).good();
-    let digest = pushed["digest"].as_str().unwrap().to_owned();
-    assert!(cluster.quorate(&["deploy", "ledger", &digest]).good()["index"].is_u64());
 }
 
 /// Waits until every replica has applied the same, and returns what `group describe` says of each.
@@ -45,20 +41,7 @@ fn settled(cluster: &TestCluster) -> Vec<Value> {
 async fn acknowledged_commands_survive_the_leader_and_then_everyone() -> Result<()> {
     let mut cluster = TestCluster::start(4).await?;
     deploy(&cluster);
-    let _opened = cluster.quorate(&["submit", "ledger", "open", r#"{"account":"ada"}"#]).good();
-    assert_eq!(cluster.quorate(&["submit", "ledger", "deposit", &deposit(5)]).good()["done"], 5);
-
-    let leader = cluster.leader("ledger")?;
-    cluster.processes.kill(leader).await?;
-    assert_eq!(cluster.quorate(&["submit", "ledger", "deposit", &deposit(7)]).good()["done"], 12);
-    assert_ne!(cluster.leader("ledger")?, leader);
-    cluster.processes.start_all().await?;
-
-    cluster.processes.kill_all().await?;
-    cluster.processes.start_all().await?;
-    assert_eq!(cluster.quorate(&["submit", "ledger", "deposit", &deposit(1)]).good()["done"], 13);
-    let balance = cluster.quorate(&["query", "ledger", "balance", r#"{"account":"ada"}"#]).good();
-    assert_eq!(balance["answer"], json!({ "balance": 13, "applied": 4 }));
+    cluster.ledger_survives_its_leader_and_then_everyone().await?;
 
     let replicas = settled(&cluster);
     assert!(replicas.iter().all(|replica| replica["fenced"].is_null() && replica["halted"].is_null()));

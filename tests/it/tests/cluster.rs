@@ -20,20 +20,7 @@ fn deposit(amount: u64) -> String {
 async fn acknowledged_commands_survive_the_leader_and_then_everyone() -> Result<()> {
     let mut cluster = TestCluster::start(3).await?;
     cluster.deploy("ledger", &component("ledger"));
-    let _opened = cluster.quorate(&["submit", "ledger", "open", r#"{"account":"ada"}"#]).good();
-    assert_eq!(cluster.quorate(&["submit", "ledger", "deposit", &deposit(5)]).good()["done"], 5);
-
-    let leader = cluster.leader("ledger")?;
-    cluster.processes.kill(leader).await?;
-    assert_eq!(cluster.quorate(&["submit", "ledger", "deposit", &deposit(7)]).good()["done"], 12);
-    assert_ne!(cluster.leader("ledger")?, leader);
-    cluster.processes.start_all().await?;
-
-    cluster.processes.kill_all().await?;
-    cluster.processes.start_all().await?;
-    let balance = cluster.quorate(&["query", "ledger", "balance", r#"{"account":"ada"}"#]).good();
-    assert_eq!(balance["answer"], json!({ "balance": 12, "applied": 3 }));
-    Ok(())
+    cluster.ledger_survives_its_leader_and_then_everyone().await
 }
 
 /// What could go wrong: an administrative command that exists in `--help` only.

@@ -7,11 +7,10 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
-use quorate_proto::frames::{FrameError, FrameReader, append};
+use quorate_proto::frames::{FrameError, FrameReader, FrameWriter};
 use quorate_proto::v1::{Error, ErrorCode, ReplyFrame, SubmitFrame};
 use quorate_transport::{Role, TlsConn};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tonic::Status;
@@ -19,8 +18,6 @@ use tonic::Status;
 use super::submit::SubmitStream;
 use super::{Api, require_role};
 
-/// Bytes of replies that are gathered for one write.
-const WRITE_BYTES: usize = 256 << 10;
 /// How long a client may take to close a connection that the node ends.
 const LINGER: Duration = Duration::from_millis(500);
 
@@ -111,35 +108,28 @@ async fn read(
 
 /// Writes replies until there is a reason to end the stream, which is the last frame.
 async fn write(
-    mut to: WriteHalf<impl AsyncWrite>,
+    to: WriteHalf<impl AsyncWrite>,
     mut replies: mpsc::Receiver<Result<ReplyFrame, Status>>,
     mut ending: oneshot::Receiver<Error>,
 ) -> Result<(), FrameError> {
-    let mut out = BytesMut::new();
+    let mut writer = FrameWriter::new(to);
     loop {
         let frame = tokio::select! {
             biased;
             Some(Ok(frame)) = replies.recv() => frame,
             Ok(reason) = &mut ending => {
-                append(&ReplyFrame { replies: Vec::new(), ended: Some(reason) }, &mut out)?;
-                to.write_all(&out).await?;
-                return Ok(to.shutdown().await?);
+                writer.append(&ReplyFrame { replies: Vec::new(), ended: Some(reason) })?;
+                return Ok(writer.close().await?);
             }
             else => return Ok(()),
         };
-        append(&frame, &mut out)?;
-        while out.len() < WRITE_BYTES
+        writer.append(&frame)?;
+        while !writer.is_full()
             && let Ok(Ok(frame)) = replies.try_recv()
         {
-            append(&frame, &mut out)?;
+            writer.append(&frame)?;
         }
-        to.write_all(&out).await?;
-        to.flush().await?;
-        // A large answer is not kept room for.
-        if out.capacity() > WRITE_BYTES {
-            out = BytesMut::new();
-        }
-        out.clear();
+        writer.flush().await?;
     }
 }
 
@@ -149,7 +139,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use quorate_proto::v1::Reply;
-    use tokio::io::{AsyncReadExt as _, DuplexStream};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
     use super::*;
 
@@ -184,9 +174,11 @@ mod tests {
         Served { client, taken, replies, ended }
     }
 
-    fn frame(group: u64) -> BytesMut {
-        let mut bytes = BytesMut::new();
-        append(&SubmitFrame { group, items: Vec::new() }, &mut bytes).unwrap();
+    async fn frame(group: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut writer = FrameWriter::new(&mut bytes);
+        writer.append(&SubmitFrame { group, items: Vec::new() }).unwrap();
+        writer.flush().await.unwrap();
         bytes
     }
 
@@ -211,7 +203,7 @@ mod tests {
             replies.send(Ok(frame)).await.unwrap();
         }
         for group in 100..200 {
-            write.write_all(&frame(group)).await.unwrap();
+            write.write_all(&frame(group).await).await.unwrap();
         }
         let mut reader = FrameReader::new(read, 1 << 20);
         for tag in 0..16 {
@@ -236,10 +228,10 @@ mod tests {
             (vec![0xff; 8], ErrorCode::TooLarge),
             ([&(BYTES_MAX as u32 + 1).to_be_bytes()[..], b"x"].concat(), ErrorCode::TooLarge),
             (vec![0, 0, 0, 2, 0xff, 0xff], ErrorCode::Invalid),
-            (frame(13).to_vec(), ErrorCode::TooLarge),
+            (frame(13).await, ErrorCode::TooLarge),
         ] {
             let mut served = serve(None);
-            served.client.write_all(&frame(1)).await.unwrap();
+            served.client.write_all(&frame(1).await).await.unwrap();
             served.client.write_all(&bytes).await.unwrap();
             let (error, taken) = reason(served).await;
             assert_eq!((error.code(), taken), (code, vec![1]), "{bytes:?}: {}", error.message);
@@ -253,8 +245,8 @@ mod tests {
         let large = ReplyFrame { replies: vec![Reply { tag: 7, kind: None }; 300], ended: None };
         replies.send(Ok(large.clone())).await.unwrap();
         // The node is within that frame, which nobody reads, when it refuses this one and what follows.
-        write.write_all(&frame(13)).await.unwrap();
-        write.write_all(&frame(14)).await.unwrap();
+        write.write_all(&frame(13).await).await.unwrap();
+        write.write_all(&frame(14).await).await.unwrap();
         let mut reader = FrameReader::new(read, 1 << 20);
         assert_eq!(reader.next::<ReplyFrame>().await.unwrap(), Some(large));
         let last = reader.next::<ReplyFrame>().await.unwrap().unwrap();
@@ -267,8 +259,8 @@ mod tests {
     #[tokio::test]
     async fn a_frame_that_is_cut_off_is_not_taken() {
         let mut served = serve(None);
-        served.client.write_all(&frame(1)).await.unwrap();
-        served.client.write_all(&frame(2)[..5]).await.unwrap();
+        served.client.write_all(&frame(1).await).await.unwrap();
+        served.client.write_all(&frame(2).await[..5]).await.unwrap();
         drop(served.client);
         assert!(matches!(served.ended.await.unwrap(), Err(FrameError::Io(_))));
         assert_eq!(*served.taken.0.lock().unwrap(), [1]);

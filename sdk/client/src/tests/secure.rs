@@ -83,6 +83,20 @@ async fn certificates_of_one_authority_connect() {
     assert_eq!(client.describe("ledger").await.unwrap().name, "ledger");
 }
 
+/// What could go wrong: where only HTTP/2 is spoken, frames are offered and commands never arrive.
+#[tokio::test]
+async fn commands_cross_a_relay_that_speaks_http2_alone() {
+    let (world, authority) = (World::new(), Authority::new());
+    let port = serve(&world, &authority, &["127.0.0.1"]).await;
+    world.state().relayed.insert(0, format!("127.0.0.1:{port}"));
+    let client = Client::connect(config(port, authority.client(&authority))).await.unwrap();
+    let session = client.group("ledger").await.unwrap().session(SessionOptions::default()).await.unwrap();
+    for number in 0..3 {
+        submit(&session, number).await.unwrap();
+    }
+    world.assert_once(0..3);
+}
+
 #[tokio::test]
 async fn a_node_of_another_authority_is_refused_at_once() {
     let (world, authority, other) = (World::new(), Authority::new(), Authority::new());

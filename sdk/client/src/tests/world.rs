@@ -4,7 +4,7 @@
 //! Relies on the generated service. Promises that what it records as applied is what a correct group would
 //! have applied. Knows no consensus: leadership is what the test says.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -54,6 +54,8 @@ pub(super) struct State {
     pub(super) term: u64,
     /// What followers name as leader instead of the truth.
     pub(super) false_hint: Option<usize>,
+    /// Nodes that clients are told to reach elsewhere.
+    pub(super) relayed: HashMap<usize, String>,
     pub(super) script: VecDeque<Act>,
     /// In order: session, sequence, name.
     pub(super) applied: Vec<(u64, u64, String)>,
@@ -167,17 +169,22 @@ pub(super) fn address(node: usize) -> String {
 impl State {
     pub(super) fn hint(&self) -> Option<LeaderHint> {
         let node = self.false_hint.or(self.leader)?;
-        Some(LeaderHint { node: node as u64 + 1, address: address(node), term: self.term })
+        Some(LeaderHint { node: node as u64 + 1, address: self.reached(node), term: self.term })
+    }
+
+    /// Where clients are told to reach a node.
+    fn reached(&self, node: usize) -> String {
+        self.relayed.get(&node).cloned().unwrap_or_else(|| address(node))
     }
 
     fn info(&self, me: usize) -> GroupInfo {
         let leader = match self.leader {
             Some(leader) if leader == me => {
-                Some(LeaderHint { node: me as u64 + 1, address: address(me), term: self.term })
+                Some(LeaderHint { node: me as u64 + 1, address: self.reached(me), term: self.term })
             }
             _ => self.hint(),
         };
-        let member = |node| GroupMember { node: node as u64 + 1, address: address(node), role: 1 };
+        let member = |node| GroupMember { node: node as u64 + 1, address: self.reached(node), role: 1 };
         GroupInfo {
             id: GROUP,
             name: "ledger".into(),
