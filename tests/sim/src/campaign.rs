@@ -12,10 +12,10 @@ use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use quorate_runtime::Component;
-use quorate_types::Digest;
+use quorate_types::{Digest, Protocol};
 
 use crate::faults::FaultSet;
-use crate::planted::{Planted, break_rule};
+use crate::planted::{Finder, Planted, break_rule};
 use crate::statistics::Statistics;
 use crate::trace::{Trace, combined};
 use crate::violation::{Checked, Invariant, Violation};
@@ -31,6 +31,8 @@ pub struct Campaign {
     pub seed_start: u64,
     /// How many seeds, from the first on.
     pub seeds: u64,
+    /// What orders commands.
+    pub protocol: Protocol,
     /// What may go wrong.
     pub faults: FaultSet,
     /// A bug to be found; the campaign then ends with the first seed that finds it.
@@ -109,7 +111,7 @@ impl Campaign {
     /// The settings of one of its seeds.
     #[must_use]
     pub fn settings(&self, seed: u64) -> Settings {
-        Settings { seed, faults: self.faults.clone(), planted: self.planted }
+        Settings { seed, protocol: self.protocol, faults: self.faults.clone(), planted: self.planted }
     }
 
     /// Runs all seeds; calls `progress` with the number of seeds done after each.
@@ -136,7 +138,7 @@ impl Campaign {
                     }
                     let seed = self.seed_start.wrapping_add(offset);
                     let result = run_seed(&self.settings(seed), component, &mut Trace::silent());
-                    if self.planted.is_some() && result.ran.is_err() {
+                    if self.planted.is_some_and(|bug| is_found(bug, &result)) {
                         end.fetch_min(offset + 1, Ordering::SeqCst);
                     }
                     let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
@@ -159,7 +161,25 @@ impl Campaign {
     }
 }
 
+/// Whether a run shows a bug: by what it violates, or by not recovering.
+fn is_found(bug: Planted, result: &SeedResult) -> bool {
+    match &result.ran {
+        Err(_) => true,
+        Ok(ran) => bug.finder() == Finder::Recovery && ran.unhealed.is_some(),
+    }
+}
+
 impl CampaignResult {
+    /// The first seed that shows a bug, with the invariant and what was seen.
+    #[must_use]
+    pub fn shows(&self, bug: Planted) -> Option<(u64, &'static str, String)> {
+        let (seed, result) = self.seeds.iter().find(|(_, result)| is_found(bug, result))?;
+        Some(match &result.ran {
+            Err(violation) => (*seed, violation.invariant.name(), violation.detail.clone()),
+            Ok(ran) => (*seed, "recovery", ran.unhealed.clone().unwrap_or_default()),
+        })
+    }
+
     /// Seeds that violated an invariant.
     pub fn violations(&self) -> impl Iterator<Item = (u64, &Violation)> {
         self.seeds.iter().filter_map(|(seed, result)| result.ran.as_ref().err().map(|found| (*seed, found)))

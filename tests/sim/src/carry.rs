@@ -31,6 +31,7 @@ impl World<'_> {
                 self.wake_client(client);
                 Ok(())
             }
+            Event::Lie(node) => self.lie(node),
             Event::Director => {
                 self.direct();
                 Ok(())
@@ -121,10 +122,15 @@ impl World<'_> {
             self.log_work(id, LogWork::Append(output.log, ticket));
         }
         for (to, frame) in output.sends {
-            self.observer.leaves(id, to, &frame)?;
-            self.trace.bytes(&frame);
-            self.trace.line(|| format!("{id} -> {to} {}", crate::describe::frame(&frame)));
-            self.send(Endpoint::Node(id), Endpoint::Node(to), Message::Frame(frame));
+            let now = self.now;
+            let liars = self.liars.as_mut().filter(|liars| liars.has(id));
+            let frames = match liars {
+                Some(liars) => liars.outgoing(now, id, to, frame),
+                None => vec![(Duration::ZERO, frame)],
+            };
+            for (late, frame) in frames {
+                self.frame_leaves(id, to, frame, late)?;
+            }
         }
         for (waiter, reply) in output.replies {
             self.give(id, waiter, reply)?;
@@ -155,6 +161,21 @@ impl World<'_> {
         }
         self.start_log(id)?;
         self.start_tables(id);
+        Ok(())
+    }
+
+    /// A frame leaves a node, so late.
+    pub(crate) fn frame_leaves(
+        &mut self,
+        id: NodeId,
+        to: NodeId,
+        frame: bytes::Bytes,
+        late: Duration,
+    ) -> Checked {
+        self.observer.leaves(id, to, &frame)?;
+        self.trace.bytes(&frame);
+        self.trace.line(|| format!("{id} -> {to} {}", crate::describe::frame(&frame)));
+        self.send_late(Endpoint::Node(id), Endpoint::Node(to), Message::Frame(frame), late);
         Ok(())
     }
 
@@ -190,9 +211,22 @@ impl World<'_> {
         Ok(())
     }
 
+    /// What a frame is to the driver of a node, if it is believed.
+    fn admit(&mut self, id: NodeId, from: NodeId, frame: bytes::Bytes) -> Option<DriverInput<Waiter>> {
+        let Some(signing) = &self.plan.signing else { return Some(DriverInput::Frame { from, frame }) };
+        if let Some(liars) = self.liars.as_mut().filter(|liars| liars.has(id)) {
+            liars.incoming(&frame);
+        }
+        let node = self.nodes.get_mut(&id).filter(|node| node.running.is_some())?;
+        signing.admit(self.now, from, &frame, &mut node.blocked)
+    }
+
     fn arrive_at_node(&mut self, from: Endpoint, id: NodeId, message: Message) -> Checked {
         let input = match (message, from) {
-            (Message::Frame(frame), Endpoint::Node(from)) => DriverInput::Frame { from, frame },
+            (Message::Frame(frame), Endpoint::Node(from)) => match self.admit(id, from, frame) {
+                Some(input) => input,
+                None => return Ok(()),
+            },
             (Message::Request(group, request), Endpoint::Client(client)) => {
                 request_input(client, group, request)
             }

@@ -4,8 +4,52 @@
 
 use bytes::Bytes;
 use quorate_consensus::raft::{Body, Statement};
-use quorate_consensus::{Envelope, Message};
+use quorate_consensus::{Envelope, Message, hotstuff};
 use quorate_storage::GroupAppend;
+use quorate_types::Digest;
+
+/// What a signed message says.
+fn signed(body: &hotstuff::Body) -> String {
+    use hotstuff::Body;
+    match body {
+        Body::Proposal(proposal) => {
+            let header = proposal.block.header();
+            let given_up =
+                proposal.timed_out.as_ref().map(|given_up| (given_up.view(), given_up.high_view()));
+            format!(
+                "proposes {} {:?} {} after a certificate of {} and a timeout of {given_up:?}",
+                header.position,
+                header.kind,
+                short(proposal.block.digest()),
+                proposal.justify.view()
+            )
+        }
+        Body::Vote { view, index, digest } => format!("votes in {view} for {index} {}", short(*digest)),
+        Body::Timeout(timeout) => format!("gives up {} knowing {}", timeout.view, timeout.high_view),
+        Body::NewView { high, timed_out } => {
+            format!(
+                "shows {} and a timeout of {:?}",
+                high.view(),
+                timed_out.as_ref().map(|known| known.view())
+            )
+        }
+        Body::Request { after, high } => format!("asks for blocks after {after}, knowing {}", high.view()),
+        Body::Blocks(blocks) => format!(
+            "sends {} blocks after {}, certified in {}",
+            blocks.entries.len(),
+            blocks.root.position,
+            blocks.certificate.statement().view
+        ),
+        Body::Offer(offer) => format!("offers a snapshot at {}", offer.mark.position),
+        Body::Boot(life) => format!("starts as {}", life.boot),
+        Body::Recorded(life) => format!("recorded start {}", life.boot),
+        Body::Stale(life) => format!("knows a later start {}", life.boot),
+    }
+}
+
+fn short(digest: Digest) -> String {
+    digest.to_string().chars().take(8).collect()
+}
 
 /// A frame between replicas.
 #[must_use]
@@ -13,8 +57,9 @@ pub fn frame(bytes: &Bytes) -> String {
     let Ok(envelope) = Envelope::decode(bytes.clone()) else {
         return "bytes that are no envelope".to_owned();
     };
-    let Message::Raft(message) = &envelope.message else {
-        return format!("{}: {:?}", envelope.group, envelope.message);
+    let message = match &envelope.message {
+        Message::Raft(message) => message,
+        Message::HotStuff(message) => return format!("{}: {}", envelope.group, signed(&message.body)),
     };
     let what = match &message.body {
         Body::Statement(Statement::Append { prev, commit, entries }) => {

@@ -30,7 +30,7 @@ impl World<'_> {
         if running.flushing.is_some() || running.log_queue.is_empty() {
             return Ok(());
         }
-        if planted == Some(Planted::VotesTwice) {
+        if matches!(planted, Some(Planted::VotesTwice | Planted::ForgetsWhatItSigned)) {
             for work in &mut running.log_queue {
                 if let LogWork::Append(batch, _) = work {
                     *batch = without_votes(std::mem::take(batch), &mut node.random);
@@ -50,7 +50,7 @@ impl World<'_> {
         }
         self.queue.push(now.after(delay), Event::Flush(life));
         self.observer.appended(id, &appended.written)?;
-        if planted == Some(Planted::AcknowledgesBeforeFlush) && !tickets.is_empty() {
+        if is_early(planted) && !tickets.is_empty() {
             let early = tickets.into_iter().map(DriverInput::Flushed).collect();
             return self.step(id, early);
         }
@@ -80,7 +80,7 @@ impl World<'_> {
         }
         let tickets = flushing.tickets;
         self.start_log(id)?;
-        if planted == Some(Planted::AcknowledgesBeforeFlush) {
+        if is_early(planted) {
             return Ok(());
         }
         let flushed = tickets.into_iter().map(DriverInput::Flushed);
@@ -140,4 +140,9 @@ impl World<'_> {
         self.start_tables(id);
         Ok(())
     }
+}
+
+/// Whether what is durable is reported before it is.
+fn is_early(planted: Option<Planted>) -> bool {
+    matches!(planted, Some(Planted::AcknowledgesBeforeFlush | Planted::SignsBeforeFlush))
 }

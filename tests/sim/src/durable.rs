@@ -126,6 +126,12 @@ impl DurableReplica {
         self.written.push_back(Written::Reset { base });
     }
 
+    /// The durable hard state.
+    #[must_use]
+    pub fn hard_state(&self) -> Option<&Bytes> {
+        self.hard_state.as_ref()
+    }
+
     /// Whether something was appended and is not durable.
     #[must_use]
     pub fn is_unflushed(&self) -> bool {
@@ -145,15 +151,16 @@ impl DurableReplica {
     }
 
     /// The log was opened after a crash: what it holds must be what was durable and some first part of
-    /// what was written after it. From then on that is what is durable.
+    /// what was written after it, and every entry one that some replica logged. From then on that is what is
+    /// durable.
     ///
     /// # Errors
     ///
     /// A violation of durability.
-    pub fn recovered(&mut self, found: &FoundLog<'_>, history: &GroupHistory) -> Checked {
+    pub fn recovered(&mut self, found: &FoundLog<'_>, is_known: impl Fn(&Entry) -> bool) -> Checked {
         for entry in found.entries {
             hold!(
-                history.entry(entry.index(), entry.position.term) == Some(entry),
+                is_known(entry),
                 Durability,
                 "node {} finds the entry {} that no replica ever logged",
                 self.node,
@@ -360,7 +367,9 @@ mod tests {
 
         fn recover(&mut self, hard_state: Option<&Bytes>, entries: &[Entry]) -> Checked {
             let found = FoundLog { hard_state, entries, checkpoint: LogIndex::ZERO };
-            self.durable.recovered(&found, &self.history)
+            let history = &self.history;
+            let is_known = |entry: &Entry| history.entry(entry.index(), entry.position.term) == Some(entry);
+            self.durable.recovered(&found, is_known)
         }
     }
 

@@ -78,6 +78,8 @@ pub enum Event {
     Crash(Life),
     /// A client wakes.
     Client(u32),
+    /// A liar says something of its own accord.
+    Lie(NodeId),
     /// The director looks at the cluster.
     Director,
     /// Something the director decided earlier.

@@ -25,11 +25,33 @@ pub enum FaultKind {
     SlowDisk,
     /// Clocks run unevenly and jump.
     Clock,
+    /// Liars propose, vote and give up views differently towards different members.
+    Equivocation,
+    /// Liars do not vote, or leave members out.
+    WithheldVotes,
+    /// Liars sign wrongly.
+    InvalidSignatures,
+    /// Liars send again what they once said.
+    Replay,
+    /// Liars speak of views that are past or far ahead.
+    StaleViews,
+    /// Liars make up certificates: with signatures of nobody, too few, one several times, of another group.
+    FabricatedCertificates,
+    /// Liars answer with blocks and snapshots that are not those of the history.
+    LyingSync,
+    /// Liars propose blocks that extend what they must not.
+    InvalidParents,
+    /// Liars send much that is of no use.
+    Flooding,
+    /// Liars speak late to some members.
+    TargetedDelay,
+    /// Liars change bytes of what they say.
+    Mutation,
 }
 
 impl FaultKind {
     /// All kinds with their names.
-    pub const ALL: [(Self, &'static str); 8] = [
+    pub const ALL: [(Self, &'static str); 19] = [
         (Self::Loss, "loss"),
         (Self::Delay, "delay"),
         (Self::Duplication, "duplication"),
@@ -38,6 +60,32 @@ impl FaultKind {
         (Self::Crash, "crash"),
         (Self::SlowDisk, "slow-disk"),
         (Self::Clock, "clock"),
+        (Self::Equivocation, "equivocation"),
+        (Self::WithheldVotes, "withheld-votes"),
+        (Self::InvalidSignatures, "invalid-signatures"),
+        (Self::Replay, "replay"),
+        (Self::StaleViews, "stale-views"),
+        (Self::FabricatedCertificates, "fabricated-certificates"),
+        (Self::LyingSync, "lying-sync"),
+        (Self::InvalidParents, "invalid-parents"),
+        (Self::Flooding, "flooding"),
+        (Self::TargetedDelay, "targeted-delay"),
+        (Self::Mutation, "mutation"),
+    ];
+
+    /// What only liars do; without meaning where nobody lies.
+    pub const LIES: [Self; 11] = [
+        Self::Equivocation,
+        Self::WithheldVotes,
+        Self::InvalidSignatures,
+        Self::Replay,
+        Self::StaleViews,
+        Self::FabricatedCertificates,
+        Self::LyingSync,
+        Self::InvalidParents,
+        Self::Flooding,
+        Self::TargetedDelay,
+        Self::Mutation,
     ];
 }
 
@@ -58,6 +106,12 @@ impl FaultSet {
         Self(BTreeSet::new())
     }
 
+    /// Whether members may lie.
+    #[must_use]
+    pub fn has_lies(&self) -> bool {
+        FaultKind::LIES.iter().any(|kind| self.has(*kind))
+    }
+
     /// Whether faults of this kind may happen.
     #[must_use]
     pub fn has(&self, kind: FaultKind) -> bool {
@@ -65,12 +119,14 @@ impl FaultSet {
     }
 }
 
+/// All names, with commas between.
+fn names() -> String {
+    FaultKind::ALL.map(|(_, name)| name).join(", ")
+}
+
 /// A name that is no fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "there is no fault named {0:?}; use all, none, or names of: loss, delay, duplication, reordering, \
-         partition, crash, slow-disk, clock, with commas between"
-)]
+#[error("there is no fault named {0:?}; use all, none, or names of: {known}, with commas between", known = names())]
 pub struct UnknownFault(String);
 
 impl FromStr for FaultSet {
@@ -113,6 +169,7 @@ mod tests {
             assert_eq!(text.parse::<FaultSet>().map(|set| set.to_string()), Ok(text.to_owned()));
         }
         assert_eq!("loss,flood".parse::<FaultSet>(), Err(UnknownFault("flood".to_owned())));
+        assert!(UnknownFault("flood".to_owned()).to_string().contains("loss, delay"));
         assert!("".parse::<FaultSet>().is_err());
     }
 }

@@ -11,11 +11,15 @@
 //! | `random`, `queue`, `trace` | choices, the order of events, what happened |
 //! | `network`, `clock`, `faults`, `director` | what can go wrong and when it does |
 //! | `node`, `client`, `workload` | nodes as the product runs them, and their clients |
+//! | `signing`, `notary`, `liar`, `forgery` | keys, signatures, and members that lie |
 //! | `world`, `event`, `carry`, `disks`, `pulls`, `mishaps` | one run |
-//! | `observer`, `history`, `chain`, `durable`, `model`, `violation` | what must hold |
+//! | `observer`, `model`, `violation` | what must hold |
+//! | `raft_logs`, `history`, `agreement`, `pledges`, `chain`, `durable` | what must hold of logs, disks and promises |
+//! | `twins`, `sizes` | replicas alone: two of them with one key, and many of them |
 //! | `planted` | bugs on purpose |
 //! | `campaign`, `report`, `statistics`, `component` | many runs and what they gave |
 
+mod agreement;
 mod campaign;
 mod carry;
 mod chain;
@@ -28,19 +32,27 @@ mod disks;
 mod durable;
 mod event;
 mod faults;
+mod forgery;
 mod history;
+mod liar;
 mod mishaps;
 mod model;
 mod network;
 mod node;
+mod notary;
 mod observer;
 mod planted;
+mod pledges;
 mod pulls;
 mod queue;
+mod raft_logs;
 mod random;
 mod report;
+mod signing;
+mod sizes;
 mod statistics;
 mod trace;
+mod twins;
 mod violation;
 mod workload;
 mod world;
@@ -48,9 +60,11 @@ mod world;
 pub use campaign::{Campaign, CampaignResult, SeedResult, run_seed, tell};
 pub use component::{ComponentError, load};
 pub use faults::{FaultKind, FaultSet, UnknownFault};
-pub use planted::Planted;
-pub use report::{CampaignReport, PlantedFound, PlantedReport};
+pub use planted::{Finder, Planted};
+pub use report::{CampaignReport, PlantedFound, PlantedReport, name_of};
+pub use sizes::{SizeReport, sizes};
 pub use statistics::Statistics;
 pub use trace::Trace;
+pub use twins::{RuleReport, Twins, TwinsReport};
 pub use violation::{Invariant, Violation};
 pub use world::{RECOVERY_BOUND, Ran, Settings};

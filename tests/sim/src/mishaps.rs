@@ -1,7 +1,8 @@
-//! Faults as they happen: what the director wants done, traps, ends and starts of nodes.
+//! Faults as they happen: what the director wants done, traps, ends and starts of nodes, lies that nobody
+//! asked for.
 //!
 //! Relies on the world. Promises that a node that ended starts again, and that no fault begins once the
-//! cluster is healed. Chooses nothing; the director does.
+//! cluster is healed but lies, which go on. Chooses nothing; the director does.
 
 use std::time::Duration;
 
@@ -43,6 +44,24 @@ impl World<'_> {
         for node in self.nodes.values_mut().filter(|node| node.armed == Some(trap)) {
             node.armed = None;
         }
+    }
+
+    /// A liar says something of its own accord, and will again.
+    pub(crate) fn lie(&mut self, id: NodeId) -> Checked {
+        let now = self.now;
+        let others: Vec<NodeId> = self.nodes.keys().copied().filter(|node| *node != id).collect();
+        let is_up = self.nodes.get(&id).is_some_and(|node| node.running.is_some());
+        let frames = match self.liars.as_mut().filter(|_| is_up) {
+            Some(liars) => liars.unasked(now, id),
+            None => Vec::new(),
+        };
+        for frame in frames {
+            if let Some(to) = self.random.pick(&others).copied() {
+                self.frame_leaves(id, to, frame, Duration::ZERO)?;
+            }
+        }
+        self.queue.push(now.after(crate::world::DIRECTOR_INTERVAL), Event::Lie(id));
+        Ok(())
     }
 
     pub(crate) fn direct(&mut self) {

@@ -22,6 +22,7 @@ use quorate_types::{EpochConfig, GroupId, LogIndex, NodeId, Position, Time};
 use crate::clock::NodeClock;
 use crate::director::Trap;
 use crate::random::Random;
+use crate::signing::SigningPlan;
 
 /// Small segments, so that runs go through many of them.
 const SEGMENT_BYTES: u64 = 64 << 10;
@@ -133,6 +134,8 @@ pub struct ClusterPlan {
     pub groups: Vec<(MachineIdentity, EpochConfig)>,
     /// The timeouts of their protocol.
     pub timings: Timings,
+    /// With what they sign, if they do.
+    pub signing: Option<SigningPlan>,
 }
 
 /// One node.
@@ -152,6 +155,8 @@ pub struct SimNode {
     pub slow: Duration,
     /// Where it is to end.
     pub armed: Option<Trap>,
+    /// Until when nothing that arrives is verified.
+    pub blocked: Time,
     /// Chooses delays and what a crash leaves.
     pub random: Random,
 }
@@ -176,6 +181,7 @@ impl SimNode {
             running: None,
             slow: Duration::ZERO,
             armed: None,
+            blocked: Time(0),
             random,
         }
     }
@@ -209,8 +215,12 @@ impl SimNode {
                 store.put_group(group, machine.name.as_bytes()).map_err(|error| fault(&error))?;
             }
             let found = recovery.groups.get(&group).cloned();
-            let start = GroupStart::recover(&store, machine.clone(), config.clone(), found, plan.timings)
+            let mut start = GroupStart::recover(&store, machine.clone(), config.clone(), found, plan.timings)
                 .map_err(|error| fault(&error))?;
+            let identity = plan.signing.as_ref().and_then(|signing| signing.identity(node, group, boot));
+            if let Some(identity) = identity {
+                start = start.signing(identity);
+            }
             driver.add_group(start, self.clock.now(time)).map_err(|error| fault(&error))?;
             let checkpoint = driver.machine(group).map_or(Position::ZERO, |machine| machine.mark().position);
             checkpoints.insert(group, checkpoint);

@@ -4,77 +4,110 @@
 //! outcomes. Promises to judge from what nodes log, send, answer and keep, never from what they say about
 //! themselves where it can be seen. Drives nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_consensus::raft::{Body, Pledge, Statement};
 use quorate_consensus::{Envelope, Message, ReplicaRole};
+use quorate_crypto::ValidatorSet;
 use quorate_node::driver::GroupReport;
 use quorate_storage::GroupAppend;
-use quorate_types::{GroupId, LogIndex, NodeId, Outcome, Position, Sequence, SessionId, Term};
+use quorate_types::{EpochConfig, GroupId, LogIndex, NodeId, Outcome, Position, Sequence, SessionId};
 
-use crate::chain::{Chain, Link};
+use crate::agreement::{Agreement, Stand};
 use crate::client::Floor;
-use crate::durable::{DurableReplica, FoundLog};
-use crate::history::GroupHistory;
+use crate::durable::FoundLog;
 use crate::model::ReferenceModel;
 use crate::node::{Found, Record};
+use crate::raft_logs::RaftLogs;
 use crate::statistics::Statistics;
 use crate::violation::{Checked, hold};
 
-/// What is known of one replica.
+/// Runs the same method of whichever protocol's logs.
+macro_rules! of_logs {
+    ($watch:expr, $logs:ident => $call:expr) => {
+        match &mut $watch.logs {
+            Logs::Raft($logs) => $call,
+            Logs::HotStuff($logs) => $call,
+        }
+    };
+}
+
+/// The logs of a group, judged by its protocol's promises.
 #[derive(Debug)]
-struct ReplicaWatch {
-    /// Its log as it asked for it, flushed or not.
-    log: Chain,
-    durable: DurableReplica,
-    term: Term,
-    leads: bool,
-    commit: LogIndex,
-    digest_at: LogIndex,
+enum Logs {
+    Raft(Box<RaftLogs>),
+    HotStuff(Box<Agreement>),
 }
 
 /// What is known of one group.
 #[derive(Debug)]
 struct GroupWatch {
-    history: GroupHistory,
+    logs: Logs,
     model: ReferenceModel,
-    replicas: BTreeMap<NodeId, ReplicaWatch>,
     /// Acknowledged to their clients.
     acknowledged: BTreeMap<(SessionId, Sequence), LogIndex>,
     floor: Floor,
+}
+
+impl GroupWatch {
+    fn new(logs: Logs) -> Self {
+        Self {
+            logs,
+            model: ReferenceModel::default(),
+            acknowledged: BTreeMap::new(),
+            floor: Floor::default(),
+        }
+    }
+
+    fn commit(&self) -> LogIndex {
+        match &self.logs {
+            Logs::Raft(logs) => logs.commit(),
+            Logs::HotStuff(logs) => logs.commit(),
+        }
+    }
+}
+
+/// A group whose members sign.
+#[derive(Clone, Debug)]
+pub struct SigningGroup {
+    /// The voters with their keys.
+    pub set: Arc<ValidatorSet>,
+    /// The epoch.
+    pub config: EpochConfig,
+    /// For how many views a leader leads.
+    pub tenure_views: u64,
 }
 
 /// The observer.
 #[derive(Debug)]
 pub struct Observer {
     groups: BTreeMap<GroupId, GroupWatch>,
+    liars: BTreeSet<NodeId>,
     statistics: Statistics,
 }
 
 impl Observer {
-    /// An observer of groups whose replicas run on the nodes given.
+    /// An observer of Raft groups whose replicas run on the nodes given.
     #[must_use]
     pub fn new(groups: &[GroupId], nodes: &[NodeId], first_leader: NodeId) -> Self {
-        let replica = |node: NodeId| ReplicaWatch {
-            log: Chain::default(),
-            durable: DurableReplica::new(node, first_leader),
-            term: Term::ZERO,
-            leads: false,
-            commit: LogIndex::ZERO,
-            digest_at: LogIndex::ZERO,
+        let watch = || GroupWatch::new(Logs::Raft(Box::new(RaftLogs::new(nodes, first_leader))));
+        let groups = groups.iter().map(|group| (*group, watch())).collect();
+        Self { groups, liars: BTreeSet::new(), statistics: Statistics::default() }
+    }
+
+    /// An observer of HotStuff groups in which these nodes lie.
+    #[must_use]
+    pub fn of_signing(
+        groups: impl IntoIterator<Item = (GroupId, SigningGroup)>,
+        liars: BTreeSet<NodeId>,
+    ) -> Self {
+        let watch = |(id, group): (GroupId, SigningGroup)| {
+            let logs = Agreement::new(group.set, &group.config, liars.clone(), group.tenure_views);
+            (id, GroupWatch::new(Logs::HotStuff(Box::new(logs))))
         };
-        let watch = || GroupWatch {
-            history: GroupHistory::new(nodes.len() / 2 + 1),
-            model: ReferenceModel::default(),
-            replicas: nodes.iter().map(|node| (*node, replica(*node))).collect(),
-            acknowledged: BTreeMap::new(),
-            floor: Floor::default(),
-        };
-        Self {
-            groups: groups.iter().map(|group| (*group, watch())).collect(),
-            statistics: Statistics::default(),
-        }
+        let groups = groups.into_iter().map(watch).collect();
+        Self { groups, liars, statistics: Statistics::default() }
     }
 
     /// What was seen so far.
@@ -88,25 +121,34 @@ impl Observer {
         &mut self.statistics
     }
 
-    /// The last index of a group that anyone saw committed.
+    /// What every replica of a group has to have applied once all is quiet.
     #[must_use]
-    pub fn commit(&self, group: GroupId) -> LogIndex {
-        self.groups.get(&group).map_or(LogIndex::ZERO, |watch| watch.history.commit())
+    pub fn settled(&self, group: GroupId) -> LogIndex {
+        match self.groups.get(&group).map(|watch| &watch.logs) {
+            Some(Logs::HotStuff(logs)) => logs.last_with_content(),
+            Some(Logs::Raft(logs)) => logs.commit(),
+            None => LogIndex::ZERO,
+        }
     }
 
     /// The replica that leads the latest term of a group, if it still does.
     #[must_use]
     pub fn leader(&self, group: GroupId) -> Option<NodeId> {
-        let leading = self.groups.get(&group)?.replicas.iter().filter(|(_, replica)| replica.leads);
-        leading.max_by_key(|(_, replica)| replica.term).map(|(node, _)| *node)
+        match &self.groups.get(&group)?.logs {
+            Logs::Raft(logs) => logs.leader(),
+            Logs::HotStuff(logs) => logs.leader(),
+        }
     }
 
     /// How many committed entries a replica has not logged.
     #[must_use]
     pub fn behind(&self, group: GroupId, node: NodeId) -> u64 {
         let Some(watch) = self.groups.get(&group) else { return 0 };
-        let last = watch.replicas.get(&node).map_or(0, |replica| replica.log.last().position.index.0);
-        watch.history.commit().0.saturating_sub(last)
+        let last = match &watch.logs {
+            Logs::Raft(logs) => logs.last_of(node),
+            Logs::HotStuff(logs) => logs.last_of(node),
+        };
+        watch.commit().0.saturating_sub(last.0)
     }
 
     /// What a query asked now must see.
@@ -124,10 +166,10 @@ impl Observer {
     /// Whether a node has appended something that is not flushed.
     #[must_use]
     pub fn is_unflushed(&self, node: NodeId) -> bool {
-        self.groups
-            .values()
-            .filter_map(|watch| watch.replicas.get(&node))
-            .any(|replica| replica.durable.is_unflushed())
+        self.groups.values().any(|watch| match &watch.logs {
+            Logs::Raft(logs) => logs.is_unflushed(node),
+            Logs::HotStuff(logs) => logs.is_unflushed(node),
+        })
     }
 
     /// A node has started and found this.
@@ -143,21 +185,14 @@ impl Observer {
             found.recovery.damage
         );
         for (group, watch) in &mut self.groups {
-            let Some(replica) = watch.replicas.get_mut(&node) else { continue };
             let position = found.checkpoints.get(group).copied().unwrap_or(Position::ZERO);
-            let checkpoint = known(&watch.history, node, position)?;
             let group = found.recovery.groups.get(group);
             let log = FoundLog {
                 hard_state: group.and_then(|group| group.hard_state.as_ref()),
                 entries: group.map_or(&[], |group| &group.entries),
                 checkpoint: position.index,
             };
-            replica.durable.recovered(&log, &watch.history)?;
-            replica.durable.installed(checkpoint);
-            replica.log = replica.durable.log().clone();
-            replica.leads = false;
-            replica.commit = position.index;
-            replica.digest_at = LogIndex::ZERO;
+            of_logs!(watch, logs => logs.started(node, &log, position))?;
         }
         Ok(())
     }
@@ -168,8 +203,8 @@ impl Observer {
         if self.is_unflushed(node) {
             self.statistics.unflushed_crashes += 1;
         }
-        for replica in self.groups.values_mut().filter_map(|watch| watch.replicas.get_mut(&node)) {
-            replica.leads = false;
+        for watch in self.groups.values_mut() {
+            of_logs!(watch, logs => logs.ended(node));
         }
     }
 
@@ -180,12 +215,7 @@ impl Observer {
     /// A violation, for a snapshot of no history that anyone logged.
     pub fn reset(&mut self, node: NodeId, group: GroupId, position: Position) -> Checked {
         let Some(watch) = self.groups.get_mut(&group) else { return Ok(()) };
-        let base = known(&watch.history, node, position)?;
-        if let Some(replica) = watch.replicas.get_mut(&node) {
-            replica.log = Chain::after(base);
-            replica.commit = replica.commit.max(position.index);
-        }
-        Ok(())
+        of_logs!(watch, logs => logs.reset(node, position))
     }
 
     /// A replica asked for records to be appended; `report` is how it stands after that turn.
@@ -195,9 +225,10 @@ impl Observer {
     /// A violation of log matching or append-only.
     pub fn logged(&mut self, node: NodeId, append: &GroupAppend, report: &GroupReport) -> Checked {
         let Some(watch) = self.groups.get_mut(&append.group) else { return Ok(()) };
-        let Some(replica) = watch.replicas.get_mut(&node) else { return Ok(()) };
-        let leads = replica.leads && report.role == ReplicaRole::Leader && report.term == replica.term;
-        let replaced = watch.history.logged(node, leads, &mut replica.log, &append.entries)?;
+        let replaced = match &mut watch.logs {
+            Logs::Raft(logs) => logs.logged(node, append, report)?,
+            Logs::HotStuff(logs) => logs.logged(node, &append.entries)?,
+        };
         self.statistics.conflicts += u64::from(replaced > 0);
         Ok(())
     }
@@ -210,31 +241,21 @@ impl Observer {
     pub fn stands(&mut self, node: NodeId, group: GroupId, report: &GroupReport) -> Checked {
         let Some(watch) = self.groups.get_mut(&group) else { return Ok(()) };
         let refused = report.fenced.as_ref().or(report.halted.as_ref());
-        hold!(refused.is_none(), NoFence, "node {node} took its replica of {group} out: {refused:?}");
-        let Some(replica) = watch.replicas.get_mut(&node) else { return Ok(()) };
+        let is_out = refused.is_some() && !self.liars.contains(&node);
+        hold!(!is_out, NoFence, "node {node} took its replica of {group} out: {refused:?}");
         let leads = report.role == ReplicaRole::Leader;
-        if leads && !(replica.leads && replica.term == report.term) {
-            self.statistics.elections += u64::from(report.term > Term(1));
-            watch.history.leads(node, report.term, &replica.log)?;
-        }
-        replica.leads = leads;
-        replica.term = report.term;
-        let range = (replica.commit, report.commit.max(replica.commit));
-        replica.commit = range.1;
-        if range.0 < range.1 {
-            let log = &watch.replicas[&node].log;
-            let durable = watch.replicas.iter().map(|(node, replica)| (*node, replica.durable.log()));
-            for entry in watch.history.commits(node, report.term, range, log, durable)? {
-                self.statistics.committed += 1;
-                watch.model.apply(&entry);
-            }
+        let Stand { is_elected, committed } = match &mut watch.logs {
+            Logs::Raft(logs) => logs.stands(node, report)?,
+            Logs::HotStuff(logs) => logs.stands(node, (report.term, leads), report.commit)?,
+        };
+        self.statistics.elections += u64::from(is_elected);
+        for entry in committed {
+            self.statistics.committed += 1;
+            watch.model.apply(&entry);
         }
         if let Some((index, digest)) = report.digest {
-            let replica = watch.replicas.get_mut(&node).expect("it was there a moment ago");
-            if index != replica.digest_at {
-                replica.digest_at = index;
-                self.statistics.digests_compared += u64::from(watch.history.digest(node, index, digest)?);
-            }
+            let compared = of_logs!(watch, logs => logs.digest(node, index, digest))?;
+            self.statistics.digests_compared += u64::from(compared);
         }
         Ok(())
     }
@@ -251,20 +272,9 @@ impl Observer {
                 Record::Reset(group, _) => *group,
             };
             let Some(watch) = self.groups.get_mut(&group) else { continue };
-            let Some(replica) = watch.replicas.get_mut(&node) else { continue };
             match record {
-                Record::Reset(_, position) => replica.durable.reset(known(&watch.history, node, *position)?),
-                Record::Append(append) => {
-                    let mut links = Vec::with_capacity(append.entries.len());
-                    for entry in &append.entries {
-                        links.push(known(&watch.history, node, entry.position)?);
-                    }
-                    let before = match append.entries.first() {
-                        Some(first) => watch.history.before(first),
-                        None => Link::start(),
-                    };
-                    replica.durable.appended(replica.term, append.hard_state.clone(), before, links)?;
-                }
+                Record::Reset(_, position) => of_logs!(watch, logs => logs.voided(node, *position))?,
+                Record::Append(append) => of_logs!(watch, logs => logs.appended(node, append))?,
             }
         }
         Ok(())
@@ -272,8 +282,8 @@ impl Observer {
 
     /// All that was given to a node's log is durable.
     pub fn flushed(&mut self, node: NodeId) {
-        for replica in self.groups.values_mut().filter_map(|watch| watch.replicas.get_mut(&node)) {
-            replica.durable.flushed();
+        for watch in self.groups.values_mut() {
+            of_logs!(watch, logs => logs.flushed(node));
         }
     }
 
@@ -284,10 +294,7 @@ impl Observer {
     /// A violation, for a snapshot of no history that anyone logged.
     pub fn installed(&mut self, node: NodeId, group: GroupId, position: Position) -> Checked {
         let Some(watch) = self.groups.get_mut(&group) else { return Ok(()) };
-        let base = known(&watch.history, node, position)?;
-        if let Some(replica) = watch.replicas.get_mut(&node) {
-            replica.durable.installed(base);
-        }
+        of_logs!(watch, logs => logs.installed(node, position))?;
         self.statistics.snapshot_installs += 1;
         Ok(())
     }
@@ -299,30 +306,16 @@ impl Observer {
     /// A violation of persist-before-send, or a broken promise.
     pub fn leaves(&mut self, node: NodeId, to: NodeId, frame: &Bytes) -> Checked {
         let envelope = Envelope::decode(frame.clone());
-        hold!(envelope.is_ok(), PersistBeforeSend, "node {node} sends bytes that are no envelope");
+        let is_whole = envelope.is_ok() || self.liars.contains(&node);
+        hold!(is_whole, PersistBeforeSend, "node {node} sends bytes that are no envelope");
         let Ok(envelope) = envelope else { return Ok(()) };
         let Some(watch) = self.groups.get_mut(&envelope.group) else { return Ok(()) };
-        let Some(replica) = watch.replicas.get_mut(&node) else { return Ok(()) };
-        let Message::Raft(message) = envelope.message else { return Ok(()) };
-        let term = message.term;
-        match message.body {
-            Body::Pledge(Pledge::Vote) => replica.durable.vote_leaves(term, to)?,
-            Body::Pledge(Pledge::Candidacy { .. }) => replica.durable.candidacy_leaves(term)?,
-            Body::Pledge(Pledge::AppendAck { matched }) => {
-                replica.durable.acknowledgement_leaves(term, matched, &watch.history)?;
-            }
-            Body::Statement(Statement::Append { .. } | Statement::Heartbeat { .. }) => {
-                let leader = watch.history.leader_of(term);
-                hold!(
-                    leader.is_none_or(|leader| leader == node),
-                    ElectionSafety,
-                    "node {node} speaks as leader of {term}, which {leader:?} leads"
-                );
-                return Ok(());
-            }
-            Body::Statement(_) => return Ok(()),
-        }
-        self.statistics.promises_checked += 1;
+        let is_promise = match (&mut watch.logs, &envelope.message) {
+            (Logs::Raft(logs), Message::Raft(message)) => logs.leaves(node, to, message)?,
+            (Logs::HotStuff(logs), Message::HotStuff(message)) => logs.leaves(node, message)?,
+            _ => false,
+        };
+        self.statistics.promises_checked += u64::from(is_promise);
         Ok(())
     }
 
@@ -340,7 +333,7 @@ impl Observer {
     ) -> Checked {
         let Some(watch) = self.groups.get(&group) else { return Ok(()) };
         hold!(
-            index <= watch.history.commit(),
+            index <= watch.commit(),
             AcknowledgedSurvives,
             "command {session}/{sequence} of {group} is answered at {index} before anything there is committed"
         );
@@ -413,7 +406,7 @@ impl Observer {
         for (group, watch) in &self.groups {
             for ((session, sequence), index) in &watch.acknowledged {
                 hold!(
-                    watch.model.outcome(*session, *sequence).is_some() && *index <= watch.history.commit(),
+                    watch.model.outcome(*session, *sequence).is_some() && *index <= watch.commit(),
                     AcknowledgedSurvives,
                     "command {session}/{sequence} of {group}, acknowledged at {index}, is not in the history"
                 );
@@ -421,10 +414,4 @@ impl Observer {
         }
         Ok(())
     }
-}
-
-fn known(history: &GroupHistory, node: NodeId, position: Position) -> Checked<Link> {
-    let link = history.known(position.index, position.term);
-    hold!(link.is_some(), StateMachineSafety, "node {node} holds {position}, which no replica ever logged");
-    Ok(link.unwrap_or_else(Link::start))
 }

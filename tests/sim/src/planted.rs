@@ -1,62 +1,146 @@
 //! Bugs on purpose: each is planted between the product's rooms, or in the one rule that it breaks, and
 //! the simulator must find it.
 //!
-//! Relies on the seams of the simulated node; two bugs inside the protocol need the `planted` feature of
+//! Relies on the seams of the simulated node; bugs inside the protocols need the `planted` feature of
 //! the consensus room, which no product build enables. Promises that a run without a bug is untouched.
 
 use bytes::Bytes;
-use quorate_consensus::raft::planted::{self, RuleBroken};
+use quorate_consensus::{hotstuff, raft};
 use quorate_storage::GroupAppend;
 use quorate_types::codec::{DecodeError, Reader, Writer};
-use quorate_types::{EpochConfig, Position};
+use quorate_types::{EpochConfig, Position, Protocol};
 
 use crate::random::Random;
 
-/// A bug.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Planted {
+macro_rules! planted {
+    ($($(#[$doc:meta])* $name:ident, $text:literal, $protocol:ident, $finder:ident;)+) => {
+        /// A bug.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Planted {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Planted {
+            /// All bugs.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// The name for programs.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)+
+                }
+            }
+
+            /// The protocol that has the bug.
+            #[must_use]
+            pub fn protocol(self) -> Protocol {
+                match self {
+                    $(Self::$name => Protocol::$protocol,)+
+                }
+            }
+
+            /// What finds it.
+            #[must_use]
+            pub fn finder(self) -> Finder {
+                match self {
+                    $(Self::$name => Finder::$finder,)+
+                }
+            }
+        }
+    };
+}
+
+/// What finds a bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finder {
+    /// An invariant of the whole cluster that it breaks.
+    Invariants,
+    /// A cluster that does not recover once it is healed.
+    Recovery,
+    /// An invariant that it breaks among twins.
+    Twins,
+}
+
+planted! {
     /// The log reports a batch as durable before it is flushed.
-    AcknowledgesBeforeFlush,
+    AcknowledgesBeforeFlush, "acknowledges-before-flush", Raft, Invariants;
     /// Votes do not reach the disk, so that a restarted replica votes again.
-    VotesTwice,
+    VotesTwice, "votes-twice-in-a-term", Raft, Invariants;
     /// A follower cuts its log at every append, not only at a conflict.
-    TruncatesAtEveryAppend,
+    TruncatesAtEveryAppend, "truncates-at-every-append", Raft, Invariants;
     /// A leader counts replicas for entries of earlier terms.
-    CommitsEarlierTermByCount,
+    CommitsEarlierTermByCount, "commits-earlier-term-by-count", Raft, Invariants;
     /// Snapshots leave the session table out.
-    SessionsMissingFromSnapshot,
+    SessionsMissingFromSnapshot, "sessions-missing-from-snapshot", Raft, Invariants;
+    /// Certified blocks commit whether or not their views are consecutive.
+    CommitsAcrossViews, "commits-across-views", HotStuff, Twins;
+    /// Votes leave before they are durable.
+    SignsBeforeFlush, "signs-before-flush", HotStuff, Invariants;
+    /// What was signed does not reach the disk.
+    ForgetsWhatItSigned, "forgets-what-it-signed", HotStuff, Invariants;
+    /// A timeout leaves the last voted view as it is.
+    VotesAfterTimeout, "votes-after-timeout", HotStuff, Invariants;
+    /// A replica votes for every block of a view.
+    VotesTwiceInAView, "votes-twice-in-a-view", HotStuff, Invariants;
+    /// The leader's word is taken for which certificate is the highest.
+    TrustsTheLeadersChoice, "trusts-the-leaders-choice", HotStuff, Invariants;
+    /// Empty blocks are voted for by a way of their own, without the rules.
+    VotesForEmptyBlocks, "votes-for-empty-blocks", HotStuff, Invariants;
+    /// A block that claims to extend the genesis needs no other certificate.
+    TrustsGenesis, "trusts-genesis", HotStuff, Invariants;
+    /// A quorum is 2f + 1, also where n is not 3f + 1.
+    CountsTwoFPlusOne, "counts-2f-plus-1", HotStuff, Invariants;
+    /// A certificate may hold one signature under several names.
+    CountsASignerTwice, "counts-a-signer-twice", HotStuff, Invariants;
+    /// A certificate may have too few signers.
+    CountsNoSigners, "counts-no-signers", HotStuff, Invariants;
+    /// Blocks that a peer sends are believed without the certificate.
+    TrustsBlocks, "trusts-blocks", HotStuff, Invariants;
+    /// A proposal is taken from anyone.
+    TakesAnyLeader, "takes-any-leader", HotStuff, Invariants;
+    /// Views are given up, and no certificate of that is made.
+    MakesNoTimeoutCertificate, "makes-no-timeout-certificate", HotStuff, Recovery;
+    /// A timeout is sent once and never again.
+    SaysTimeoutsOnce, "says-timeouts-once", HotStuff, Recovery;
+    /// Every new view begins with the shortest waiting time, not only one after a commit.
+    ResetsBackOff, "resets-back-off", HotStuff, Recovery;
+    /// One bad signature fails all that is verified with it, again and again.
+    FailsWholeBatch, "fails-whole-batch", HotStuff, Recovery;
 }
 
 impl Planted {
-    /// All bugs with their names.
-    pub const ALL: [(Self, &'static str); 5] = [
-        (Self::AcknowledgesBeforeFlush, "acknowledges-before-flush"),
-        (Self::VotesTwice, "votes-twice-in-a-term"),
-        (Self::TruncatesAtEveryAppend, "truncates-at-every-append"),
-        (Self::CommitsEarlierTermByCount, "commits-earlier-term-by-count"),
-        (Self::SessionsMissingFromSnapshot, "sessions-missing-from-snapshot"),
-    ];
-
-    /// The name for programs.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(bug, _)| *bug == self).map_or("unknown", |(_, name)| name)
-    }
-
     /// The bug of a name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(_, known)| *known == name).map(|(bug, _)| *bug)
+        Self::ALL.iter().copied().find(|bug| bug.name() == name)
     }
 }
 
 /// Breaks the rule in the protocol that the bug stands for, or restores it, for runs on this thread.
 pub fn break_rule(bug: Option<Planted>) {
-    planted::break_rule(match bug {
-        Some(Planted::TruncatesAtEveryAppend) => Some(RuleBroken::TruncateOnlyAtConflict),
-        Some(Planted::CommitsEarlierTermByCount) => Some(RuleBroken::CommitOwnTermOnly),
+    use hotstuff::planted::RuleBroken as HotStuff;
+    use raft::planted::RuleBroken as Raft;
+    raft::planted::break_rule(match bug {
+        Some(Planted::TruncatesAtEveryAppend) => Some(Raft::TruncateOnlyAtConflict),
+        Some(Planted::CommitsEarlierTermByCount) => Some(Raft::CommitOwnTermOnly),
         _ => None,
     });
+    hotstuff::planted::break_rule(match bug {
+        Some(Planted::CommitsAcrossViews) => Some(HotStuff::CommitConsecutiveViews),
+        Some(Planted::VotesAfterTimeout) => Some(HotStuff::TimeoutRaisesLastVoted),
+        Some(Planted::VotesTwiceInAView) => Some(HotStuff::VoteOncePerView),
+        Some(Planted::TrustsTheLeadersChoice) => Some(HotStuff::ExtendHighest),
+        Some(Planted::VotesForEmptyBlocks) => Some(HotStuff::OneKindOfVote),
+        Some(Planted::TrustsGenesis) => Some(HotStuff::GenesisIsNoCertificate),
+        Some(Planted::TrustsBlocks) => Some(HotStuff::BlocksAreCertified),
+        Some(Planted::TakesAnyLeader) => Some(HotStuff::LeaderProposes),
+        Some(Planted::MakesNoTimeoutCertificate) => Some(HotStuff::TimeoutCertificates),
+        Some(Planted::SaysTimeoutsOnce) => Some(HotStuff::TimeoutsAreRepeated),
+        Some(Planted::ResetsBackOff) => Some(HotStuff::BackOffUntilCommit),
+        _ => None,
+    });
+    quorate_crypto::planted::count_two_f_plus_one(bug == Some(Planted::CountsTwoFPlusOne));
 }
 
 /// A batch on its way to the log, with every second vote taken out.
@@ -121,9 +205,8 @@ mod tests {
 
     #[test]
     fn every_bug_has_a_name_of_its_own() {
-        for (bug, name) in Planted::ALL {
-            assert_eq!(Planted::named(name), Some(bug));
-            assert_eq!(bug.name(), name);
+        for bug in Planted::ALL {
+            assert_eq!(Planted::named(bug.name()), Some(*bug));
         }
         assert_eq!(Planted::named("none"), None);
     }

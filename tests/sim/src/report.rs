@@ -2,11 +2,14 @@
 //!
 //! Relies on the campaign. Promises one JSON object with stable keys. Knows no terminal.
 
+use quorate_types::Protocol;
 use serde::Serialize;
 
 use crate::campaign::{Campaign, CampaignResult};
 use crate::planted::Planted;
 use crate::statistics::Statistics;
+use crate::twins::TwinsReport;
+use crate::violation::Invariant;
 use crate::world::RECOVERY_BOUND;
 
 /// A campaign without a planted bug, for programs.
@@ -57,6 +60,10 @@ pub struct PlantedFound {
     pub seed: Option<u64>,
     /// What was seen.
     pub detail: Option<String>,
+    /// What it took in each of several disjoint ranges of seeds, this one first.
+    pub seeds_by_range: Vec<u64>,
+    /// The median of those; the greater of the middle two.
+    pub seeds_median: u64,
 }
 
 /// All planted bugs that were looked for.
@@ -71,7 +78,7 @@ impl CampaignReport {
     #[must_use]
     pub fn new(campaign: &Campaign, result: &CampaignResult) -> Self {
         Self {
-            protocol: "raft",
+            protocol: name_of(campaign.protocol),
             seeds: result.seeds.len() as u64,
             seed_start: campaign.seed_start,
             faults: campaign.faults.to_string(),
@@ -99,15 +106,48 @@ impl PlantedFound {
     /// What a campaign with a planted bug gave.
     #[must_use]
     pub fn new(bug: Planted, campaign: &Campaign, result: &CampaignResult) -> Self {
-        let first = result.violations().next();
+        let tried = result.seeds.len() as u64;
+        Self::of(bug, campaign.seed_start, tried, result.shows(bug))
+    }
+
+    /// What twins with a planted bug gave: the numbers are those of scenarios.
+    #[must_use]
+    pub fn among_twins(bug: Planted, report: &TwinsReport) -> Self {
+        let found = report.rules.iter().find_map(|rule| rule.found.first());
+        let shown = found.map(|(number, what)| (*number, Invariant::StateMachineSafety.name(), what.clone()));
+        Self::of(bug, report.scenario_start, report.scenarios, shown)
+    }
+
+    fn of(bug: Planted, start: u64, tried: u64, shown: Option<(u64, &'static str, String)>) -> Self {
+        let took = shown.as_ref().map_or(tried, |(seed, ..)| seed - start + 1);
         Self {
             name: bug.name(),
-            found: first.is_some(),
-            seeds_to_find: first
-                .map_or(result.seeds.len() as u64, |(seed, _)| seed - campaign.seed_start + 1),
-            invariant: first.map(|(_, violation)| violation.invariant.name()),
-            seed: first.map(|(seed, _)| seed),
-            detail: first.map(|(_, violation)| violation.detail.clone()),
+            found: shown.is_some(),
+            seeds_to_find: took,
+            invariant: shown.as_ref().map(|(_, invariant, _)| *invariant),
+            seed: shown.as_ref().map(|(seed, ..)| *seed),
+            detail: shown.map(|(.., detail)| detail),
+            seeds_by_range: vec![took],
+            seeds_median: took,
         }
+    }
+
+    /// Adds what another range of seeds gave; the bug counts as found if each range shows it.
+    pub fn join(&mut self, other: &Self) {
+        self.found &= other.found;
+        self.seeds_by_range.push(other.seeds_to_find);
+        let mut sorted = self.seeds_by_range.clone();
+        sorted.sort_unstable();
+        self.seeds_median = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
+    }
+}
+
+/// A protocol's name for programs.
+#[must_use]
+pub fn name_of(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Raft => "raft",
+        Protocol::Pbft => "pbft",
+        Protocol::HotStuff => "hotstuff",
     }
 }

@@ -51,6 +51,8 @@ statistics! {
     messages,
     /// Messages lost, cut off or doubled.
     messages_troubled,
+    /// Messages that liars changed, withheld, delayed or made up.
+    lies,
 }
 
 /// Below these a run exercised too little and counts as failed.

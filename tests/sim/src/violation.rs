@@ -35,6 +35,10 @@ pub enum Invariant {
     EqualDigests,
     /// No replica is fenced, halted or unable to start.
     NoFence,
+    /// A replica votes only for a block that its leader may propose, after a certificate that allows it.
+    VoteIsSafe,
+    /// Nobody believes a signature that was not made, or a certificate without a quorum.
+    NoForgery,
     /// Nothing panics.
     NoPanic,
 }
@@ -58,6 +62,8 @@ impl Invariant {
             Self::FreshReads => "fresh-reads",
             Self::EqualDigests => "equal-digests",
             Self::NoFence => "no-fence",
+            Self::VoteIsSafe => "vote-is-safe",
+            Self::NoForgery => "no-forgery",
             Self::NoPanic => "no-panic",
         }
     }

@@ -28,12 +28,14 @@ use crate::clock::NodeClock;
 use crate::director::{Action, Director, NodeView, Play, View};
 use crate::event::{Event, Life};
 use crate::faults::{FaultKind, FaultSet};
+use crate::liar::Liars;
 use crate::network::{Conditions, Endpoint, Network};
 use crate::node::{ClusterPlan, SimNode, Waiter};
 use crate::observer::Observer;
 use crate::planted::Planted;
 use crate::queue::EventQueue;
 use crate::random::{Random, spread};
+use crate::signing::{Cast, SigningPlan};
 use crate::statistics::{
     ACKNOWLEDGED_FLOOR, CONFLICTS_FLOOR, ELECTIONS_FLOOR, SNAPSHOT_INSTALLS_FLOOR, Statistics,
     UNFLUSHED_CRASHES_FLOOR,
@@ -45,11 +47,19 @@ use crate::violation::{Checked, Invariant, Violation, hold};
 const SAFETY_MIN: Duration = Duration::from_secs(4);
 /// The faults end then even if a floor was not reached.
 const SAFETY_MAX: Duration = Duration::from_secs(40);
+/// The same where members lie, which slows everything down.
+const BYZANTINE_SAFETY_MAX: Duration = Duration::from_secs(120);
 /// A command submitted when everything is healed commits and is acknowledged within this.
 pub const RECOVERY_BOUND: Duration = Duration::from_secs(5);
-/// Everything under way is finished and all replicas are level within this after healing.
-const SETTLE_BOUND: Duration = Duration::from_secs(15);
-/// How often the director looks.
+/// The same where members lie: up to f of them lead one after the other, each for as long as replicas wait at
+/// most (80 ms, doubled six times), and the command may have to be submitted anew to each.
+pub const BYZANTINE_RECOVERY_BOUND: Duration = Duration::from_secs(40);
+/// The ways of a slow network, in microseconds: longer than replicas wait at first.
+const SLOW_DELAY_US: (u64, u64) = (100_000, 130_000);
+const CLUSTER: ClusterId = ClusterId(*b"quorate simulate");
+/// A run with more events does not come to rest: messages that call forth messages without end.
+const EVENTS_MAX: u64 = 1_000_000;
+/// How often the director looks, and liars speak.
 pub(crate) const DIRECTOR_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What one run depends on.
@@ -57,6 +67,8 @@ pub(crate) const DIRECTOR_INTERVAL: Duration = Duration::from_millis(10);
 pub struct Settings {
     /// Decides everything.
     pub seed: u64,
+    /// What orders commands.
+    pub protocol: Protocol,
     /// What may go wrong.
     pub faults: FaultSet,
     /// A bug to be found.
@@ -92,6 +104,10 @@ pub struct World<'t> {
     pub(crate) observer: Observer,
     pub(crate) trace: &'t mut Trace,
     pub(crate) pulls: u64,
+    /// The members that lie.
+    pub(crate) liars: Option<Liars>,
+    /// How the network behaves once it is healed.
+    healed: Conditions,
     /// Whether faults may happen now.
     pub(crate) troubled: bool,
     faults: FaultSet,
@@ -105,11 +121,24 @@ impl<'t> World<'t> {
     #[must_use]
     pub fn new(settings: &Settings, component: Component, trace: &'t mut Trace) -> Self {
         let mut random = Random::new(spread(settings.seed));
-        let count = if random.chance(600) { 3 } else { 5 };
-        let nodes: Vec<NodeId> = (1..=count).map(NodeId).collect();
-        let groups: Vec<GroupId> = (1..=if random.chance(300) { 2 } else { 1 }).map(GroupId).collect();
-        let interval = random.between(12, 40) as u32;
-        let plan = plan(&nodes, &groups, interval);
+        let (nodes, groups, plan, interval) = match settings.protocol {
+            Protocol::HotStuff => {
+                let cast = Cast::new(&settings.faults, &mut random);
+                let signing = SigningPlan::new(settings.seed, CLUSTER, &cast, settings.planted, &mut random);
+                let interval = random.between(12, 40) as u32;
+                let plan = plan(&signing.config.clone(), &cast.groups, interval, Some(signing));
+                (cast.nodes, cast.groups, plan, interval)
+            }
+            _ => {
+                let count = if random.chance(600) { 3 } else { 5 };
+                let nodes: Vec<NodeId> = (1..=count).map(NodeId).collect();
+                let groups: Vec<GroupId> =
+                    (1..=if random.chance(300) { 2 } else { 1 }).map(GroupId).collect();
+                let interval = random.between(12, 40) as u32;
+                let plan = plan(&crash_epoch(&nodes), &groups, interval, None);
+                (nodes, groups, plan, interval)
+            }
+        };
         let director = Director::new(random.fork(), settings.faults.clone(), u64::from(interval) * 2 + 30);
         let network = Network::new(random.fork(), director.usual_conditions());
         let mut world = Self {
@@ -121,7 +150,12 @@ impl<'t> World<'t> {
             nodes: BTreeMap::new(),
             clients: BTreeMap::new(),
             director,
-            observer: Observer::new(&groups, &nodes, nodes[0]),
+            observer: match &plan.signing {
+                Some(signing) => Observer::of_signing(signing.watched(), signing.liars.clone()),
+                None => Observer::new(&groups, &nodes, nodes[0]),
+            },
+            liars: None,
+            healed: Conditions::calm(),
             trace,
             pulls: 0,
             troubled: false,
@@ -141,7 +175,38 @@ impl<'t> World<'t> {
         for group in &groups {
             world.add_clients(*group, &nodes);
         }
+        world.add_liars();
         world
+    }
+
+    /// Members that lie begin to, and now and then the healed network is a slow one until a command was
+    /// acknowledged: slower than replicas wait at first, so that only growing patience brings progress.
+    fn add_liars(&mut self) {
+        let Some(signing) = self.plan.signing.clone() else { return };
+        let liars = Liars::new(
+            signing.liars.iter().copied(),
+            &self.faults,
+            signing.notary,
+            signing.sets,
+            &mut self.random,
+        );
+        for liar in liars.nodes() {
+            self.queue.push(Time(self.random.between(0, 20_000)), Event::Lie(liar));
+        }
+        self.liars = Some(liars);
+        if self.faults.has(FaultKind::Delay) && self.random.chance(150) {
+            self.healed.delay_us = SLOW_DELAY_US;
+        }
+    }
+
+    /// Whether a node keeps the rules.
+    pub(crate) fn is_honest(&self, node: NodeId) -> bool {
+        self.liars.as_ref().is_none_or(|liars| !liars.has(node))
+    }
+
+    /// Within which time a command is acknowledged once everything is healed.
+    fn recovery_bound(&self) -> Duration {
+        if self.plan.signing.is_some() { BYZANTINE_RECOVERY_BOUND } else { RECOVERY_BOUND }
     }
 
     /// Runs to the end, or to the first violation.
@@ -150,7 +215,7 @@ impl<'t> World<'t> {
     ///
     /// The violation.
     pub fn run(mut self) -> Checked<Ran> {
-        let activated = self.run_until(Time(0).after(SETTLE_BOUND), |world| {
+        let activated = self.run_until(Time(0).after(self.recovery_bound() * 3), |world| {
             world.operators.iter().all(|operator| world.clients[operator].is_idle())
         })?;
         if !activated {
@@ -162,28 +227,24 @@ impl<'t> World<'t> {
         self.queue.push(self.now, Event::Director);
         let begun = self.now;
         self.run_until(begun.after(SAFETY_MIN), |_| false)?;
-        self.run_until(begun.after(SAFETY_MAX), |world| {
-            world.lacking().is_empty() && world.counted_enough()
-        })?;
+        let longest = if self.plan.signing.is_some() { BYZANTINE_SAFETY_MAX } else { SAFETY_MAX };
+        self.run_until(begun.after(longest), |world| world.lacking().is_empty() && world.counted_enough())?;
         self.heal();
         let healed = self.now;
-        let recovery = self.probe()?;
+        let (recovery, bound) = (self.probe()?, self.recovery_bound());
+        self.network.set_conditions(Conditions::calm());
         self.set_modes(Mode::Finishing);
-        let settled = self.run_until(healed.after(SETTLE_BOUND), Self::is_settled)?;
+        let settled = self.run_until(healed.after(bound * 3), Self::is_settled)?;
         let unhealed = match (recovery, settled) {
-            (None, _) => {
-                Some(format!("a command submitted after healing was not acknowledged in {RECOVERY_BOUND:?}"))
-            }
-            (Some(_), false) => {
-                Some(format!("not settled {SETTLE_BOUND:?} after healing: {}", self.unsettled()))
-            }
+            (None, _) => Some(format!("a command submitted after healing was not acknowledged in {bound:?}")),
+            (Some(_), false) => Some(format!("not settled after healing: {}", self.unsettled())),
             (Some(_), true) => None,
         };
         if unhealed.is_none() {
             self.compare_final_states()?;
         }
         self.observer.all_survive()?;
-        Ok(self.ran(unhealed, recovery.unwrap_or(RECOVERY_BOUND)))
+        Ok(self.ran(unhealed, recovery.unwrap_or(bound)))
     }
 
     fn ran(&self, unhealed: Option<String>, recovery: Duration) -> Ran {
@@ -191,6 +252,7 @@ impl<'t> World<'t> {
         let statistics = Statistics {
             messages: counts.sent,
             messages_troubled: counts.lost + counts.cut + counts.duplicated,
+            lies: self.liars.as_ref().map_or(0, Liars::told),
             ..*self.observer.statistics()
         };
         Ran { statistics, simulated: self.now.since(Time(0)), unhealed, recovery }
@@ -206,7 +268,7 @@ impl<'t> World<'t> {
                 self.now = end;
                 return Ok(false);
             };
-            if at > end {
+            if at > end || self.trace.events() > EVENTS_MAX {
                 self.queue.push(at, event);
                 self.now = end;
                 return Ok(false);
@@ -214,6 +276,11 @@ impl<'t> World<'t> {
             self.now = at.max(self.now);
             self.trace.event(self.now);
             self.happen(event)?;
+            if let Some(signing) = &self.plan.signing
+                && let Some(offence) = signing.notary.take_offence()
+            {
+                return Err(offence);
+            }
         }
     }
 
@@ -299,7 +366,7 @@ impl<'t> World<'t> {
         self.trace.line(|| "healed".to_owned());
         self.troubled = false;
         self.network.mend_all();
-        self.network.set_conditions(Conditions::calm());
+        self.network.set_conditions(self.healed);
         for node in self.nodes.values_mut() {
             node.slow = Duration::ZERO;
             node.armed = None;
@@ -312,7 +379,10 @@ impl<'t> World<'t> {
     /// `None` if the bound was not kept.
     fn probe(&mut self) -> Checked<Option<Duration>> {
         let begun = self.now;
-        // A prober has nothing under way and its session is long open, unless everything was in vain.
+        // A prober has nothing under way and its session is long open, unless everything was in vain so far.
+        let probers = self.probers.clone();
+        let are_open = |world: &Self| probers.iter().all(|prober| world.clients[prober].session().is_some());
+        self.run_until(begun.after(self.recovery_bound()), are_open)?;
         let mut open = true;
         for prober in self.probers.clone() {
             if let Some(client) = self.clients.get_mut(&prober) {
@@ -321,7 +391,7 @@ impl<'t> World<'t> {
             }
         }
         let probed = |world: &Self| world.probers.iter().all(|prober| world.clients[prober].is_idle());
-        let answered = self.run_until(begun.after(RECOVERY_BOUND), probed)?;
+        let answered = self.run_until(begun.after(self.recovery_bound()), probed)?;
         Ok((open && answered).then(|| self.now.since(begun)))
     }
 
@@ -339,11 +409,11 @@ impl<'t> World<'t> {
     fn unlevel(&self) -> Option<String> {
         for (machine, _) in &self.plan.groups {
             let group = machine.group;
-            let commit = self.observer.commit(group);
-            for node in self.nodes.values() {
+            let commit = self.observer.settled(group);
+            for node in self.nodes.values().filter(|node| self.is_honest(node.id)) {
                 let report = node.running.as_ref().and_then(|running| running.driver.report(group));
                 let Some(report) = report else { return Some(format!("node {} is down", node.id)) };
-                if report.applied != commit {
+                if report.applied < commit {
                     let at = report.applied;
                     return Some(format!("node {} applied {group} up to {at} of {commit}", node.id));
                 }
@@ -355,7 +425,7 @@ impl<'t> World<'t> {
     /// Takes the digest of every replica at one index and asks every replica the same query.
     fn compare_final_states(&mut self) -> Checked {
         let groups: Vec<GroupId> = self.plan.groups.iter().map(|(machine, _)| machine.group).collect();
-        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+        let nodes: Vec<NodeId> = self.nodes.keys().copied().filter(|node| self.is_honest(*node)).collect();
         // A replica that started from a checkpoint and applied nothing since has not loaded the code yet.
         for node in &nodes {
             self.step(*node, vec![DriverInput::Component(self.component.clone())])?;
@@ -365,16 +435,29 @@ impl<'t> World<'t> {
                 self.step(*node, vec![DriverInput::Checkpoint { group, waiter: Waiter::Nobody }])?;
             }
         }
+        // What comes later need not be in it.
+        let floors: Vec<_> = groups.iter().map(|group| (*group, self.observer.settled(*group))).collect();
         let level = |world: &Self| {
-            let reports = world.nodes.values().filter_map(|node| node.running.as_ref());
-            let mut each =
-                reports.flat_map(|running| groups.iter().map(|group| running.driver.report(*group)));
-            each.all(|report| {
-                report.is_some_and(|report| report.digest.is_some_and(|(at, _)| at == report.applied))
+            let honest = world.nodes.values().filter(|node| world.is_honest(node.id));
+            let reports = honest.filter_map(|node| node.running.as_ref());
+            let mut each = reports.flat_map(|running| {
+                floors.iter().map(|(group, floor)| (*floor, running.driver.report(*group)))
+            });
+            each.all(|(settled, report)| {
+                report.is_some_and(|report| report.digest.is_some_and(|(at, _)| at >= settled))
             })
         };
         let done = self.run_until(self.now.after(RECOVERY_BOUND), level)?;
-        hold!(done, EqualDigests, "a replica did not take the digest of its final state");
+        let reports = || {
+            let running = self.nodes.values().filter_map(|node| Some((node.id, node.running.as_ref()?)));
+            running.flat_map(|(node, running)| {
+                groups.iter().map(move |group| (node, running.driver.report(*group)))
+            })
+        };
+        let stands: Vec<_> = reports()
+            .filter_map(|(node, report)| report.map(|report| (node, report.applied, report.digest)))
+            .collect();
+        hold!(done, EqualDigests, "a replica did not take the digest of its final state: {stands:?}");
         for group in groups {
             for node in &nodes {
                 self.check_books(*node, group)?;
@@ -414,38 +497,58 @@ impl<'t> World<'t> {
 
     /// Sends a message over the network.
     pub(crate) fn send(&mut self, from: Endpoint, to: Endpoint, message: crate::event::Message) {
+        self.send_late(from, to, message, Duration::ZERO);
+    }
+
+    /// Sends a message over the network that its sender holds back for a while.
+    pub(crate) fn send_late(
+        &mut self,
+        from: Endpoint,
+        to: Endpoint,
+        message: crate::event::Message,
+        late: Duration,
+    ) {
         for at in self.network.send(self.now, from, to).into_iter().flatten() {
-            self.queue.push(at, Event::Arrive { from, to, message: message.clone() });
+            self.queue.push(at.after(late), Event::Arrive { from, to, message: message.clone() });
         }
     }
 }
 
-fn plan(nodes: &[NodeId], groups: &[GroupId], interval: u32) -> ClusterPlan {
-    let cluster = ClusterId(*b"quorate simulate");
+/// The epoch of a crash group of these nodes.
+fn crash_epoch(nodes: &[NodeId]) -> EpochConfig {
     let incarnation = Incarnation(1);
     let member =
         |node: &NodeId| Member { node: *node, incarnation, role: Role::Voter, priority: 1, key: None };
-    let config = EpochConfig {
+    EpochConfig {
         epoch: Epoch(1),
         kind: GroupKind::Crash,
         protocol: Protocol::Raft,
         members: nodes.iter().map(member).collect(),
         first_leader: nodes[0],
         limits: ComponentLimits::default(),
-    };
+    }
+}
+
+fn plan(
+    config: &EpochConfig,
+    groups: &[GroupId],
+    interval: u32,
+    signing: Option<SigningPlan>,
+) -> ClusterPlan {
     let machine = |group: &GroupId| MachineIdentity {
-        cluster,
+        cluster: CLUSTER,
         group: *group,
         name: format!("ledger-{}", group.0),
         digest_interval: DigestInterval { entries: interval, bytes: 1 << 20 },
     };
     ClusterPlan {
-        identity: Identity { cluster, node: NodeId::ZERO, incarnation },
+        identity: Identity { cluster: CLUSTER, node: NodeId::ZERO, incarnation: Incarnation(1) },
         groups: groups.iter().map(|group| (machine(group), config.clone())).collect(),
         timings: Timings {
             heartbeat: Duration::from_millis(20),
             election_timeout: Duration::from_millis(80),
             ..Timings::default()
         },
+        signing,
     }
 }

@@ -5,11 +5,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::num::NonZero;
 use std::process::Command;
 use std::sync::OnceLock;
 
 use quorate_runtime::Component;
-use quorate_sim::{Campaign, CampaignReport, FaultSet, Planted, PlantedFound, Settings, Trace, run_seed};
+use quorate_sim::{
+    Campaign, CampaignReport, FaultSet, Planted, PlantedFound, Settings, Trace, Twins, run_seed,
+};
+use quorate_types::Protocol;
 
 fn component() -> &'static Component {
     static COMPONENT: OnceLock<Component> = OnceLock::new();
@@ -17,7 +21,8 @@ fn component() -> &'static Component {
 }
 
 fn campaign(seeds: u64, faults: FaultSet, planted: Option<Planted>) -> Campaign {
-    Campaign { seed_start: 0, seeds, faults, planted, threads: 2 }
+    let protocol = planted.map_or(Protocol::Raft, Planted::protocol);
+    Campaign { seed_start: 0, seeds, protocol, faults, planted, threads: 2 }
 }
 
 #[test]
@@ -32,6 +37,28 @@ fn ten_seeds_with_all_faults_hold_heal_and_exercise_enough() {
     assert!(CampaignReport::new(&campaign, &result).is_good());
 }
 
+/// Some of them with real keys, most with members that lie.
+#[test]
+fn ten_seeds_of_hotstuff_with_all_faults_hold_and_heal() {
+    let campaign = Campaign { protocol: Protocol::HotStuff, ..campaign(10, FaultSet::all(), None) };
+    let result = campaign.run(component(), |_| {}).unwrap();
+    let violations: Vec<_> = result.violations().collect();
+    assert!(violations.is_empty(), "{violations:?}");
+    let unhealed: Vec<_> = result.unhealed().collect();
+    assert!(unhealed.is_empty(), "{unhealed:?}");
+    let statistics = result.statistics();
+    assert!(statistics.lies > 0 && statistics.snapshot_installs > 0, "{statistics:?}");
+}
+
+#[test]
+fn twins_contradict_each_other_and_nobody_else() {
+    let twins = |first| Twins { first, scenarios: 60, planted: None, threads: NonZero::<usize>::MIN };
+    let (report, other) = (twins(0).run(|_, _| {}).unwrap(), twins(60).run(|_, _| {}).unwrap());
+    assert!(report.is_good(), "{report:?}");
+    assert_ne!(report.rules[0].trace_hash, other.rules[0].trace_hash);
+    assert_eq!(report.rules[0].trace_hash, twins(0).run(|_, _| {}).unwrap().rules[0].trace_hash);
+}
+
 #[test]
 fn without_faults_nothing_is_lost_and_nobody_is_elected() {
     let campaign = campaign(2, FaultSet::none(), None);
@@ -43,12 +70,14 @@ fn without_faults_nothing_is_lost_and_nobody_is_elected() {
 
 #[test]
 fn the_same_seed_gives_the_same_trace_and_another_does_not() {
-    let run = |seed| {
-        let settings = Settings { seed, faults: FaultSet::all(), planted: None };
+    let run = |protocol, seed| {
+        let settings = Settings { seed, protocol, faults: FaultSet::all(), planted: None };
         run_seed(&settings, component(), &mut Trace::silent()).trace
     };
-    assert_eq!(run(3), run(3));
-    assert_ne!(run(3), run(4));
+    for protocol in [Protocol::Raft, Protocol::HotStuff] {
+        assert_eq!(run(protocol, 3), run(protocol, 3));
+        assert_ne!(run(protocol, 3), run(protocol, 4));
+    }
 }
 
 #[test]
@@ -74,7 +103,8 @@ fn two_processes_and_any_number_of_threads_give_one_trace_hash() {
 
 #[test]
 fn bugs_that_break_a_promise_are_found_at_once() {
-    for bug in [Planted::AcknowledgesBeforeFlush, Planted::VotesTwice] {
+    use Planted as P;
+    for bug in [P::AcknowledgesBeforeFlush, P::VotesTwice, P::SignsBeforeFlush, P::CountsASignerTwice] {
         let campaign = campaign(10, FaultSet::all(), Some(bug));
         let found = PlantedFound::new(bug, &campaign, &campaign.run(component(), |_| {}).unwrap());
         assert!(found.found, "{found:?}");

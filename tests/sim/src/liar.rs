@@ -1,0 +1,445 @@
+//! Replicas that lie: what becomes of the frames of a Byzantine node, and what it sends of its own accord.
+//!
+//! ```text
+//! driver of a liar --frame--> Liars::outgoing --> the same, another one, several, or none, some of them late
+//!                             Liars::unasked  --> frames that nobody asked for
+//! ```
+//!
+//! Relies on the frames alone: underneath each liar runs a replica that keeps the rules, so that its lies fit
+//! what goes on. Promises only lies of the allowed kinds, made with the liars' own keys and with what they
+//! received, and that liars know what the others of them do. Knows no replica's state.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_consensus::hotstuff::{Body, Header, Justify, Message, Proposal};
+use quorate_consensus::{Envelope, Message as AnyMessage};
+use quorate_crypto::{Certificate, ValidatorSet};
+use quorate_types::{Digest, GroupId, HlcTimestamp, LogIndex, NodeId, Position, Time, View};
+
+use crate::faults::{FaultKind, FaultSet};
+use crate::forgery;
+use crate::notary::{Notary, Seal};
+use crate::random::Random;
+
+/// Frames of its own that a liar keeps for sending them again.
+const KEPT_MAX: usize = 32;
+/// Certificates that liars keep, over all groups.
+const CERTIFICATES_MAX: usize = 24;
+/// Blocks that liars made beside those of their replicas.
+const ALTERNATIVES_MAX: usize = 16;
+/// Frames that a flooding liar sends at once.
+const FLOOD: u64 = 24;
+
+/// A block that a liar proposed to some and not to others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Alternative {
+    pub(crate) group: GroupId,
+    pub(crate) view: View,
+    pub(crate) index: LogIndex,
+    pub(crate) digest: Digest,
+}
+
+#[derive(Debug)]
+struct Liar {
+    random: Random,
+    /// What it does now; nothing for a while in between.
+    tactic: Option<FaultKind>,
+    until: Time,
+    kept: VecDeque<Bytes>,
+    /// Whom it treats worse than the others: nodes whose number has this bit here.
+    victims: u64,
+}
+
+/// All liars of a cluster and what they know together.
+#[derive(Debug)]
+pub struct Liars {
+    notary: Arc<Notary>,
+    sets: BTreeMap<GroupId, Arc<ValidatorSet>>,
+    tactics: Vec<FaultKind>,
+    liars: BTreeMap<NodeId, Liar>,
+    certificates: VecDeque<(GroupId, Certificate)>,
+    alternatives: VecDeque<Alternative>,
+    /// The last block that anyone proposed in each group.
+    proposals: BTreeMap<GroupId, Proposal>,
+    geneses: BTreeMap<GroupId, Digest>,
+    /// Lies told so far.
+    told: u64,
+}
+
+impl Liars {
+    /// These nodes, which lie as far as the faults allow.
+    #[must_use]
+    pub fn new(
+        nodes: impl IntoIterator<Item = NodeId>,
+        faults: &FaultSet,
+        notary: Arc<Notary>,
+        sets: BTreeMap<GroupId, Arc<ValidatorSet>>,
+        random: &mut Random,
+    ) -> Self {
+        let liar = |node| {
+            let random = random.fork();
+            (node, Liar { random, tactic: None, until: Time(0), kept: VecDeque::new(), victims: 0 })
+        };
+        let genesis =
+            |set: &Arc<ValidatorSet>| Header::genesis(set, Position::ZERO, HlcTimestamp::ZERO).digest();
+        Self {
+            notary,
+            geneses: sets.iter().map(|(group, set)| (*group, genesis(set))).collect(),
+            proposals: BTreeMap::new(),
+            sets,
+            tactics: FaultKind::LIES.into_iter().filter(|kind| faults.has(*kind)).collect(),
+            liars: nodes.into_iter().map(liar).collect(),
+            certificates: VecDeque::new(),
+            alternatives: VecDeque::new(),
+            told: 0,
+        }
+    }
+
+    /// Whether this node lies.
+    #[must_use]
+    pub fn has(&self, node: NodeId) -> bool {
+        self.liars.contains_key(&node)
+    }
+
+    /// The liars.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.liars.keys().copied()
+    }
+
+    /// How many lies were told.
+    #[must_use]
+    pub fn told(&self) -> u64 {
+        self.told
+    }
+
+    /// A liar receives a frame.
+    pub fn incoming(&mut self, frame: &Bytes) {
+        if let Some((envelope, message)) = opened(frame) {
+            self.learn(envelope.group, &message);
+        }
+    }
+
+    /// What a liar sends in place of a frame, each after a delay.
+    pub fn outgoing(&mut self, now: Time, from: NodeId, to: NodeId, frame: Bytes) -> Vec<(Duration, Bytes)> {
+        let Some((envelope, message)) = opened(&frame) else { return vec![(Duration::ZERO, frame)] };
+        self.learn(envelope.group, &message);
+        let Some(tactic) = self.tactic(now, from) else { return vec![(Duration::ZERO, frame)] };
+        let honest = frame.clone();
+        let frames = self.lie(tactic, from, to, &envelope, message, frame);
+        self.told += u64::from(
+            frames.len() != 1 || frames.iter().any(|(late, sent)| !late.is_zero() || *sent != honest),
+        );
+        if let Some(liar) = self.liars.get_mut(&from) {
+            if liar.kept.len() >= KEPT_MAX {
+                liar.kept.pop_front();
+            }
+            liar.kept.push_back(honest);
+        }
+        frames
+    }
+
+    /// What a liar sends of its own accord, to anyone.
+    pub fn unasked(&mut self, now: Time, from: NodeId) -> Vec<Bytes> {
+        let tactic = self.tactic(now, from);
+        let Some(liar) = self.liars.get_mut(&from) else { return Vec::new() };
+        let count = match tactic {
+            Some(FaultKind::Flooding) => FLOOD,
+            Some(FaultKind::Replay) => liar.random.between(0, 3),
+            Some(
+                FaultKind::FabricatedCertificates | FaultKind::StaleViews | FaultKind::InvalidSignatures,
+            ) => 1,
+            _ => return Vec::new(),
+        };
+        let mut frames = Vec::new();
+        for _ in 0..count {
+            let Some(kept) = liar.random.pick(liar.kept.make_contiguous()).cloned() else { break };
+            let Some((envelope, mut message)) = opened(&kept) else { break };
+            match tactic {
+                Some(FaultKind::Flooding) => {
+                    message.body = forgery::noise(&message.body, &mut liar.random);
+                }
+                Some(FaultKind::FabricatedCertificates) => {
+                    let Some(set) = self.sets.get(&envelope.group) else { break };
+                    let of_others = self.certificates.iter().filter(|(group, _)| *group != envelope.group);
+                    let foreign = of_others.map(|(_, certificate)| certificate).next_back();
+                    let seal = Seal { node: from, notary: Arc::clone(&self.notary) };
+                    let forged = forgery::certificate(&seal, set, foreign, &message, &mut liar.random);
+                    let Some(forged) = forged else { break };
+                    let high = Justify::Certified(Box::new(forged));
+                    message.body = Body::NewView { high, timed_out: None };
+                }
+                Some(FaultKind::StaleViews) => {
+                    message.body = forgery::stale(&message.body, &mut liar.random);
+                }
+                Some(FaultKind::InvalidSignatures) => {
+                    frames.push(forgery::unsigned(&envelope, message, &mut liar.random));
+                    continue;
+                }
+                _ => {}
+            }
+            message.signature = self.notary.sign(from, &quorate_crypto::Stated::statement(&message));
+            frames.push(sealed(&envelope, message));
+        }
+        self.told += frames.len() as u64;
+        frames
+    }
+
+    /// What the liar does now.
+    fn tactic(&mut self, now: Time, node: NodeId) -> Option<FaultKind> {
+        let liar = self.liars.get_mut(&node)?;
+        if now >= liar.until {
+            liar.until = now.after(Duration::from_millis(liar.random.between(20, 400)));
+            let honest = liar.random.chance(250);
+            liar.tactic = liar.random.pick(&self.tactics).copied().filter(|_| !honest);
+            liar.victims = liar.random.next();
+        }
+        liar.tactic
+    }
+
+    fn lie(
+        &mut self,
+        tactic: FaultKind,
+        from: NodeId,
+        to: NodeId,
+        envelope: &Envelope,
+        message: Message,
+        frame: Bytes,
+    ) -> Vec<(Duration, Bytes)> {
+        let seal = Seal { node: from, notary: Arc::clone(&self.notary) };
+        let Some(liar) = self.liars.get_mut(&from) else { return Vec::new() };
+        let is_victim = (liar.victims >> (to.0 % 64)) & 1 == 1;
+        let random = &mut liar.random;
+        let at_once = |frame| (Duration::ZERO, frame);
+        let signed = |body| {
+            let mut message = Message { body, ..message.clone() };
+            message.signature = seal.signature_of(&message);
+            at_once(sealed(envelope, message))
+        };
+        match tactic {
+            FaultKind::Equivocation => {
+                let group = envelope.group;
+                let others = self.alternatives.iter().filter(|other| other.group == group).copied();
+                let (bodies, made) = forgery::equivocate(&message.body, is_victim, others);
+                if let Some(made) = made {
+                    let made = Alternative { group, ..made };
+                    let is_new = !self.alternatives.iter().any(|known| known.digest == made.digest);
+                    if self.alternatives.len() >= ALTERNATIVES_MAX {
+                        self.alternatives.pop_front();
+                    }
+                    self.alternatives.extend(is_new.then_some(made));
+                }
+                bodies.into_iter().map(signed).collect()
+            }
+            FaultKind::WithheldVotes => {
+                let is_kept = match &message.body {
+                    Body::Vote { .. } | Body::Timeout(_) => random.chance(300),
+                    Body::Proposal(_) => !is_victim,
+                    _ => true,
+                };
+                is_kept.then(|| at_once(frame)).into_iter().collect()
+            }
+            FaultKind::InvalidSignatures if random.chance(500) => {
+                vec![at_once(forgery::unsigned(envelope, message.clone(), random))]
+            }
+            FaultKind::Replay => {
+                let again = random.pick(liar.kept.make_contiguous()).cloned();
+                again.into_iter().map(at_once).chain([at_once(frame)]).collect()
+            }
+            FaultKind::StaleViews if random.chance(400) => {
+                vec![signed(forgery::stale(&message.body, random)), at_once(frame)]
+            }
+            FaultKind::FabricatedCertificates => {
+                let Some(set) = self.sets.get(&envelope.group) else { return vec![at_once(frame)] };
+                let of_others = self.certificates.iter().filter(|(group, _)| *group != envelope.group);
+                let foreign = of_others.map(|(_, certificate)| certificate).next_back();
+                let forged = forgery::certificate(&seal, set, foreign, &message, random);
+                match forged.and_then(|forged| forgery::justified(&message.body, forged)) {
+                    Some(body) => vec![signed(body)],
+                    None => vec![at_once(frame)],
+                }
+            }
+            FaultKind::LyingSync => match forgery::false_blocks(&message.body, random) {
+                Some(body) => vec![signed(body)],
+                None => vec![at_once(frame)],
+            },
+            FaultKind::InvalidParents => {
+                let of_group = self.certificates.iter().filter(|(group, _)| *group == envelope.group);
+                let known: Vec<&Certificate> = of_group.map(|(_, certificate)| certificate).collect();
+                let genesis = self.geneses.get(&envelope.group).copied().unwrap_or_default();
+                let usurped = self.proposals.get(&envelope.group).map(forgery::out_of_turn);
+                match forgery::false_parent(&message.body, genesis, &known, random) {
+                    Some(body) => vec![signed(body)],
+                    None => usurped.map(signed).into_iter().chain([at_once(frame)]).collect(),
+                }
+            }
+            FaultKind::TargetedDelay if is_victim => {
+                vec![(Duration::from_millis(random.between(20, 200)), frame)]
+            }
+            FaultKind::Mutation if random.chance(400) => {
+                let mutated = forgery::mutated(&frame, random);
+                let resigned = opened(&mutated).filter(|_| random.chance(500)).map(|(envelope, message)| {
+                    let signature = seal.signature_of(&message);
+                    sealed(&envelope, Message { signature, ..message })
+                });
+                vec![at_once(resigned.unwrap_or(mutated))]
+            }
+            _ => vec![at_once(frame)],
+        }
+    }
+
+    /// Keeps the proposals and certificates of what passes.
+    fn learn(&mut self, group: GroupId, message: &Message) {
+        if let Body::Proposal(proposal) = &message.body {
+            self.proposals.insert(group, proposal.as_ref().clone());
+        }
+        let certificate = match &message.body {
+            Body::Proposal(proposal) => certified(&proposal.justify),
+            Body::Timeout(timeout) => certified(&timeout.high),
+            Body::NewView { high, .. } | Body::Request { high, .. } => certified(high),
+            Body::Blocks(blocks) => Some(&blocks.certificate),
+            _ => None,
+        };
+        let Some(certificate) = certificate else { return };
+        let Some(set) = self.sets.get(&group) else { return };
+        let is_known = |(_, known): &(GroupId, Certificate)| known.statement() == certificate.statement();
+        if certificate.check(set).is_err() || self.certificates.iter().any(is_known) {
+            return;
+        }
+        if self.certificates.len() >= CERTIFICATES_MAX {
+            self.certificates.pop_front();
+        }
+        self.certificates.push_back((group, certificate.clone()));
+    }
+}
+
+fn certified(justify: &Justify) -> Option<&Certificate> {
+    match justify {
+        Justify::Genesis => None,
+        Justify::Certified(certificate) => Some(certificate),
+    }
+}
+
+/// A frame with a signed message, apart.
+pub(crate) fn opened(frame: &Bytes) -> Option<(Envelope, Message)> {
+    let envelope = Envelope::decode(frame.clone()).ok()?;
+    match &envelope.message {
+        AnyMessage::HotStuff(message) => {
+            let message = message.clone();
+            Some((envelope, message))
+        }
+        AnyMessage::Raft(_) => None,
+    }
+}
+
+/// A message in the envelope of another.
+pub(crate) fn sealed(envelope: &Envelope, message: Message) -> Bytes {
+    Envelope { message: AnyMessage::HotStuff(message), ..envelope.clone() }.encode()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
+    use quorate_crypto::{Scope, Signature, Stated, Validator};
+    use quorate_types::{BootNumber, ClusterId, Epoch, Incarnation, Protocol};
+
+    use super::*;
+    use crate::notary::Scheme;
+
+    fn scope() -> Scope {
+        Scope {
+            cluster: ClusterId([1; 16]),
+            group: GroupId(1),
+            epoch: Epoch(1),
+            protocol: Protocol::HotStuff,
+        }
+    }
+
+    fn liars(faults: &str) -> (Liars, Arc<ValidatorSet>, Arc<Notary>) {
+        let nodes: Vec<NodeId> = (1..=4).map(NodeId).collect();
+        let notary = Notary::new(Scheme::StandIn, &nodes, BTreeSet::from([NodeId(1)]), None);
+        let member = |node: &NodeId| Validator { node: *node, key: notary.key(*node).unwrap() };
+        let set = Arc::new(ValidatorSet::new(scope(), nodes.iter().map(member).collect()).unwrap());
+        let sets = BTreeMap::from([(GroupId(1), Arc::clone(&set))]);
+        let faults = faults.parse().unwrap();
+        let liars = Liars::new([NodeId(1)], &faults, Arc::clone(&notary), sets, &mut Random::new(3));
+        (liars, set, notary)
+    }
+
+    fn vote(notary: &Notary, view: u64) -> Bytes {
+        let body = Body::Vote { view: View(view), index: LogIndex(view), digest: Digest([2; 32]) };
+        let mut message = Message { scope: scope(), body, signature: Signature([0; 64]) };
+        message.signature = notary.sign(NodeId(1), &message.statement());
+        let envelope = Envelope {
+            group: GroupId(1),
+            epoch: Epoch(1),
+            incarnation: Incarnation(1),
+            boot: BootNumber(1),
+            to_incarnation: Incarnation(1),
+            message: AnyMessage::HotStuff(message),
+        };
+        envelope.encode()
+    }
+
+    /// What a liar makes of many votes, each to one of three others.
+    fn sent(faults: &str) -> (Vec<Bytes>, Vec<(Duration, Bytes)>, Liars) {
+        let (mut liars, _, notary) = liars(faults);
+        let (mut honest, mut said) = (Vec::new(), Vec::new());
+        for view in 1..200 {
+            let frame = vote(&notary, view);
+            honest.push(frame.clone());
+            let to = NodeId(2 + view % 3);
+            said.extend(liars.outgoing(Time(view * 20_000), NodeId(1), to, frame));
+        }
+        (honest, said, liars)
+    }
+
+    #[test]
+    fn without_lies_everything_passes_as_it_is() {
+        let (honest, said, liars) = sent("none");
+        assert_eq!(said, honest.into_iter().map(|frame| (Duration::ZERO, frame)).collect::<Vec<_>>());
+        assert_eq!(liars.told(), 0);
+    }
+
+    #[test]
+    fn each_lie_that_concerns_votes_changes_what_is_sent() {
+        for lie in
+            ["withheld-votes", "invalid-signatures", "replay", "stale-views", "targeted-delay", "mutation"]
+        {
+            let (honest, said, liars) = sent(lie);
+            assert_ne!(
+                said,
+                honest.into_iter().map(|frame| (Duration::ZERO, frame)).collect::<Vec<_>>(),
+                "{lie}"
+            );
+            assert!(liars.told() > 0, "{lie}");
+        }
+    }
+
+    /// A liar that could sign for others would be no test of anything.
+    #[test]
+    fn whatever_a_liar_sends_is_signed_with_its_own_key_or_refused() {
+        let (_, said, _) = sent("all");
+        let (_, set, notary) = liars("all");
+        for (_, frame) in said {
+            let Some((_, message)) = opened(&frame) else { continue };
+            for other in 2..=4 {
+                let signed = message.clone().into_signed(NodeId(other));
+                assert!(signed.check(&set).is_err() || !notary.accepts(&signed.check(&set).unwrap()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_flood_is_many_frames_that_nobody_asked_for() {
+        let (_, _, mut liars) = sent("flooding");
+        let frames: usize =
+            (0..100).map(|step| liars.unasked(Time(5_000_000 + step * 10_000), NodeId(1)).len()).sum();
+        assert!(frames > 200, "{frames}");
+        assert!(liars.unasked(Time(9_000_000), NodeId(2)).is_empty(), "an honest node says nothing unasked");
+    }
+}
