@@ -351,3 +351,209 @@ impl Agreement {
         Ok(link.unwrap_or_else(Link::start))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use bytes::Bytes;
+    use quorate_consensus::hotstuff::Body;
+    use quorate_crypto::Signature;
+    use quorate_types::{BootNumber, ClusterId, Epoch, GroupId, HlcTimestamp, Incarnation, View};
+
+    use super::*;
+    use crate::notary::{Notary, Scheme};
+    use crate::signing::epoch;
+    use crate::violation::Invariant;
+
+    const FOLLOWING: (Term, bool) = (Term(1), false);
+
+    fn agreement(liars: &[u64]) -> Agreement {
+        let nodes: Vec<NodeId> = (1..=4).map(NodeId).collect();
+        let notary = Notary::new(Scheme::StandIn, &nodes, BTreeSet::new(), None);
+        let config = epoch(&nodes, NodeId(1), &notary);
+        let set = ValidatorSet::of_epoch(ClusterId([1; 16]), GroupId(1), &config).unwrap();
+        Agreement::new(Arc::new(set), &config, liars.iter().copied().map(NodeId).collect(), 1_000)
+    }
+
+    fn position(view: u64, index: u64) -> Position {
+        Position { epoch: Epoch(1), term: Term(view), index: LogIndex(index) }
+    }
+
+    fn entry(view: u64, index: u64, body: &'static str) -> Entry {
+        let kind = if body.is_empty() { EntryKind::Empty } else { EntryKind::Batch };
+        let body = Bytes::from_static(body.as_bytes());
+        Entry { position: position(view, index), hlc: HlcTimestamp(index), kind, body }
+    }
+
+    /// These nodes log this; all but the last step of making it durable.
+    fn appended(agreement: &mut Agreement, nodes: &[u64], entries: &[Entry]) {
+        for node in nodes.iter().copied().map(NodeId) {
+            agreement.logged(node, entries).unwrap();
+            let append = GroupAppend {
+                group: GroupId(1),
+                incarnation: Incarnation(1),
+                boot: BootNumber(1),
+                hard_state: None,
+                entries: entries.to_vec(),
+            };
+            agreement.appended(node, &append).unwrap();
+        }
+    }
+
+    fn durable(agreement: &mut Agreement, nodes: &[u64], entries: &[Entry]) {
+        appended(agreement, nodes, entries);
+        nodes.iter().for_each(|node| agreement.flushed(NodeId(*node)));
+    }
+
+    fn commits(agreement: &mut Agreement, node: u64, index: u64) -> Checked<Vec<Entry>> {
+        let stand = agreement.stands(NodeId(node), FOLLOWING, LogIndex(index));
+        stand.map(|stand| stand.committed)
+    }
+
+    fn broken<T: std::fmt::Debug>(checked: Checked<T>) -> Invariant {
+        checked.unwrap_err().invariant
+    }
+
+    #[test]
+    fn a_commit_is_new_once_and_another_one_at_its_place_is_found() {
+        let mut group = agreement(&[]);
+        let log = [entry(1, 1, "a"), entry(2, 2, "b")];
+        durable(&mut group, &[1, 2, 3], &log);
+        assert_eq!(commits(&mut group, 1, 2).unwrap(), log);
+        assert_eq!(commits(&mut group, 2, 2).unwrap(), []);
+        durable(&mut group, &[4], &[entry(1, 1, "another"), entry(2, 2, "b")]);
+        assert_eq!(broken(commits(&mut group, 4, 1)), Invariant::StateMachineSafety);
+    }
+
+    /// Equal entries after different histories are different logs.
+    #[test]
+    fn a_commit_of_the_same_entry_after_another_history_is_found() {
+        let mut group = agreement(&[]);
+        let same = entry(2, 2, "b");
+        durable(&mut group, &[1, 2, 3], &[entry(1, 1, "a"), same.clone()]);
+        commits(&mut group, 1, 2).unwrap();
+        durable(&mut group, &[4], &[entry(1, 1, "another"), same]);
+        group.replicas.get_mut(&NodeId(4)).unwrap().commit = LogIndex(1);
+        assert_eq!(broken(commits(&mut group, 4, 2)), Invariant::StateMachineSafety);
+    }
+
+    #[test]
+    fn a_commit_of_what_a_replica_did_not_log_is_found() {
+        let mut group = agreement(&[]);
+        durable(&mut group, &[1, 2, 3], &[entry(1, 1, "a")]);
+        assert_eq!(broken(commits(&mut group, 1, 2)), Invariant::StateMachineSafety);
+        assert_eq!(broken(commits(&mut group, 4, 1)), Invariant::StateMachineSafety);
+    }
+
+    #[test]
+    fn a_commit_needs_a_quorum_of_disks() {
+        let mut group = agreement(&[]);
+        appended(&mut group, &[1, 2, 3], &[entry(1, 1, "a")]);
+        group.flushed(NodeId(1));
+        group.flushed(NodeId(2));
+        assert_eq!(broken(commits(&mut group, 1, 1)), Invariant::CommitIsSafe);
+        let mut group = agreement(&[]);
+        durable(&mut group, &[1, 2, 3], &[entry(1, 1, "a")]);
+        assert!(commits(&mut group, 1, 1).is_ok());
+    }
+
+    /// A liar's disk proves nothing, and a quorum may count the liars' votes.
+    #[test]
+    fn a_commit_needs_as_many_honest_disks_as_a_quorum_without_its_liars() {
+        let mut group = agreement(&[4]);
+        durable(&mut group, &[1, 4], &[entry(1, 1, "a")]);
+        assert_eq!(broken(commits(&mut group, 1, 1)), Invariant::CommitIsSafe);
+        let mut group = agreement(&[4]);
+        durable(&mut group, &[1, 2], &[entry(1, 1, "a")]);
+        assert!(commits(&mut group, 1, 1).is_ok());
+    }
+
+    #[test]
+    fn a_log_has_no_hole_and_what_it_replaces_is_counted() {
+        let mut group = agreement(&[]);
+        assert_eq!(group.logged(NodeId(1), &[entry(1, 1, "a"), entry(2, 2, "b")]), Ok(0));
+        assert_eq!(group.logged(NodeId(1), &[entry(3, 1, "c")]), Ok(2));
+        assert_eq!(broken(group.logged(NodeId(1), &[entry(4, 3, "d")])), Invariant::LogMatching);
+    }
+
+    #[test]
+    fn a_snapshot_of_what_nobody_committed_is_found_wherever_it_comes_in() {
+        let mut group = agreement(&[]);
+        durable(&mut group, &[1, 2, 3], &[entry(1, 1, "a"), entry(2, 2, "b")]);
+        commits(&mut group, 1, 1).unwrap();
+        let (node, found) = (NodeId(4), FoundLog { hard_state: None, entries: &[], checkpoint: LogIndex(2) });
+        for wrong in [position(2, 2), position(3, 1)] {
+            assert_eq!(broken(group.reset(node, wrong)), Invariant::StateMachineSafety);
+            assert_eq!(broken(group.voided(node, wrong)), Invariant::StateMachineSafety);
+            assert_eq!(broken(group.installed(node, wrong)), Invariant::StateMachineSafety);
+            assert_eq!(broken(group.started(node, &found, wrong)), Invariant::StateMachineSafety);
+        }
+        let right = position(1, 1);
+        let found = FoundLog { checkpoint: LogIndex(1), ..found };
+        assert_eq!(group.started(node, &found, right), Ok(()));
+        assert_eq!(group.reset(node, right), Ok(()));
+        assert_eq!(group.voided(node, right), Ok(()));
+        assert_eq!(group.installed(node, right), Ok(()));
+        assert_eq!(group.last_of(node), LogIndex(1), "its log begins after the snapshot");
+    }
+
+    #[test]
+    fn a_restart_finds_what_was_flushed_and_nothing_that_nobody_logged() {
+        let mut group = agreement(&[]);
+        let log = [entry(1, 1, "a"), entry(2, 2, "b")];
+        durable(&mut group, &[1], &log);
+        let start = |group: &mut Agreement, entries: &[Entry]| {
+            let found = FoundLog { hard_state: None, entries, checkpoint: LogIndex::ZERO };
+            group.started(NodeId(1), &found, Position::ZERO)
+        };
+        assert_eq!(start(&mut group, &log), Ok(()));
+        assert_eq!(broken(start(&mut group, &log[..1])), Invariant::Durability);
+        let mut group = agreement(&[]);
+        durable(&mut group, &[1], &log);
+        let altered = [entry(1, 1, "a"), entry(2, 2, "another")];
+        assert_eq!(broken(start(&mut group, &altered)), Invariant::Durability);
+    }
+
+    #[test]
+    fn equal_digests_at_one_index_are_compared_once_each_and_others_are_found() {
+        let mut group = agreement(&[]);
+        let (index, digest) = (LogIndex(9), Digest([1; 32]));
+        assert_eq!(group.digest(NodeId(1), index, digest), Ok(false));
+        assert_eq!(group.digest(NodeId(2), index, digest), Ok(true));
+        assert_eq!(group.digest(NodeId(2), index, digest), Ok(false));
+        assert_eq!(broken(group.digest(NodeId(3), index, Digest([2; 32]))), Invariant::EqualDigests);
+    }
+
+    #[test]
+    fn signatures_are_held_against_the_disk_but_for_those_of_liars() {
+        let mut group = agreement(&[4]);
+        let body = Body::Vote { view: View(1), index: LogIndex(1), digest: Digest([1; 32]) };
+        let vote = Message { scope: *group.set.scope(), body, signature: Signature([0; 64]) };
+        assert_eq!(broken(group.leaves(NodeId(1), &vote)), Invariant::PersistBeforeSend);
+        assert_eq!(group.leaves(NodeId(4), &vote), Ok(false));
+    }
+
+    #[test]
+    fn whoever_leads_a_term_is_elected_once_and_the_latest_leads() {
+        let mut group = agreement(&[]);
+        let elected = |group: &mut Agreement, node, term, leads| {
+            group.stands(NodeId(node), (Term(term), leads), LogIndex::ZERO).unwrap().is_elected
+        };
+        assert!(!elected(&mut group, 1, 1, true), "the first leader needs no election");
+        assert!(elected(&mut group, 2, 5, true));
+        assert!(!elected(&mut group, 2, 5, true));
+        assert_eq!(group.leader(), Some(NodeId(2)));
+        assert!(!elected(&mut group, 2, 5, false));
+        assert_eq!(group.leader(), Some(NodeId(1)));
+        group.ended(NodeId(1));
+        assert_eq!(group.leader(), None);
+    }
+
+    #[test]
+    fn the_last_entry_with_content_is_not_an_empty_one() {
+        let mut group = agreement(&[]);
+        durable(&mut group, &[1, 2, 3], &[entry(1, 1, "a"), entry(2, 2, "b"), entry(3, 3, "")]);
+        commits(&mut group, 1, 3).unwrap();
+        assert_eq!((group.commit(), group.last_with_content()), (LogIndex(3), LogIndex(2)));
+    }
+}

@@ -74,6 +74,8 @@ pub struct View {
     pub leaders: Vec<(GroupId, Option<NodeId>)>,
     /// What the run still lacks.
     pub lacking: Vec<Play>,
+    /// Faults come so many times as seldom as usual; 1 to 1,000.
+    pub pace: u64,
 }
 
 /// A fault that a run needs for one of its floors.
@@ -148,7 +150,7 @@ impl Director {
     pub fn next(&mut self, view: &View) -> Vec<(Duration, Action)> {
         let mut actions = self.end_absence(view);
         if view.now >= self.next_play {
-            self.next_play = view.now.after(ms(self.random.between(80, 450)));
+            self.next_play = view.now.after(ms(self.random.between(80, 450) * view.pace));
             let play = self.opening.pop().or_else(|| {
                 // Now and then something else happens too, which may be what the lacking part needs.
                 let repeat = self.random.chance(700);
@@ -387,6 +389,7 @@ mod tests {
             nodes: (1..=3).map(node).collect(),
             leaders: vec![(GroupId(1), Some(NodeId(1)))],
             lacking: Vec::new(),
+            pace: 1,
         }
     }
 
@@ -416,6 +419,18 @@ mod tests {
         assert!(armed(Trap::CrashAfterInstall) && armed(Trap::CrashAfterElection));
         assert!(done.iter().any(|action| matches!(action, Action::SlowDisk(_, slow) if !slow.is_zero())));
         assert!(done.iter().any(|action| matches!(action, Action::SetClock(..))));
+    }
+
+    /// Otherwise a group whose replicas have become patient is never left alone for long enough to go on.
+    #[test]
+    fn at_another_pace_faults_come_as_much_more_seldom() {
+        let plays = |pace: u64| {
+            let mut director = Director::new(Random::new(4), FaultSet::all(), 100);
+            let steps = (0..4_000).map(|step| View { pace, ..view(step * 50_000) });
+            steps.filter(|view| !director.next(view).is_empty()).count()
+        };
+        let (often, seldom) = (plays(1), plays(10));
+        assert!(often > 5 * seldom && seldom > 20, "{often} and {seldom}");
     }
 
     #[test]

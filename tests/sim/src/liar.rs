@@ -14,20 +14,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_consensus::hotstuff::{Body, Header, Justify, Message, Proposal};
+use quorate_consensus::hotstuff::{Body, Justify, Message};
 use quorate_consensus::{Envelope, Message as AnyMessage};
-use quorate_crypto::{Certificate, ValidatorSet};
-use quorate_types::{Digest, GroupId, HlcTimestamp, LogIndex, NodeId, Position, Time, View};
+use quorate_types::{Digest, GroupId, LogIndex, NodeId, Time, View};
 
 use crate::faults::{FaultKind, FaultSet};
 use crate::forgery;
+use crate::lore::Lore;
 use crate::notary::{Notary, Seal};
 use crate::random::Random;
 
 /// Frames of its own that a liar keeps for sending them again.
 const KEPT_MAX: usize = 32;
-/// Certificates that liars keep, over all groups.
-const CERTIFICATES_MAX: usize = 24;
 /// Blocks that liars made beside those of their replicas.
 const ALTERNATIVES_MAX: usize = 16;
 /// Frames that a flooding liar sends at once.
@@ -57,14 +55,10 @@ struct Liar {
 #[derive(Debug)]
 pub struct Liars {
     notary: Arc<Notary>,
-    sets: BTreeMap<GroupId, Arc<ValidatorSet>>,
+    lore: Lore,
     tactics: Vec<FaultKind>,
     liars: BTreeMap<NodeId, Liar>,
-    certificates: VecDeque<(GroupId, Certificate)>,
     alternatives: VecDeque<Alternative>,
-    /// The last block that anyone proposed in each group.
-    proposals: BTreeMap<GroupId, Proposal>,
-    geneses: BTreeMap<GroupId, Digest>,
     /// Lies told so far.
     told: u64,
 }
@@ -76,23 +70,18 @@ impl Liars {
         nodes: impl IntoIterator<Item = NodeId>,
         faults: &FaultSet,
         notary: Arc<Notary>,
-        sets: BTreeMap<GroupId, Arc<ValidatorSet>>,
+        lore: Lore,
         random: &mut Random,
     ) -> Self {
         let liar = |node| {
             let random = random.fork();
             (node, Liar { random, tactic: None, until: Time(0), kept: VecDeque::new(), victims: 0 })
         };
-        let genesis =
-            |set: &Arc<ValidatorSet>| Header::genesis(set, Position::ZERO, HlcTimestamp::ZERO).digest();
         Self {
             notary,
-            geneses: sets.iter().map(|(group, set)| (*group, genesis(set))).collect(),
-            proposals: BTreeMap::new(),
-            sets,
+            lore,
             tactics: FaultKind::LIES.into_iter().filter(|kind| faults.has(*kind)).collect(),
             liars: nodes.into_iter().map(liar).collect(),
-            certificates: VecDeque::new(),
             alternatives: VecDeque::new(),
             told: 0,
         }
@@ -118,14 +107,14 @@ impl Liars {
     /// A liar receives a frame.
     pub fn incoming(&mut self, frame: &Bytes) {
         if let Some((envelope, message)) = opened(frame) {
-            self.learn(envelope.group, &message);
+            self.lore.learn(envelope.group, &message);
         }
     }
 
     /// What a liar sends in place of a frame, each after a delay.
     pub fn outgoing(&mut self, now: Time, from: NodeId, to: NodeId, frame: Bytes) -> Vec<(Duration, Bytes)> {
         let Some((envelope, message)) = opened(&frame) else { return vec![(Duration::ZERO, frame)] };
-        self.learn(envelope.group, &message);
+        self.lore.learn(envelope.group, &message);
         let Some(tactic) = self.tactic(now, from) else { return vec![(Duration::ZERO, frame)] };
         let honest = frame.clone();
         let frames = self.lie(tactic, from, to, &envelope, message, frame);
@@ -144,44 +133,22 @@ impl Liars {
     /// What a liar sends of its own accord, to anyone.
     pub fn unasked(&mut self, now: Time, from: NodeId) -> Vec<Bytes> {
         let tactic = self.tactic(now, from);
-        let Some(liar) = self.liars.get_mut(&from) else { return Vec::new() };
+        let (Some(tactic), Some(liar)) = (tactic, self.liars.get_mut(&from)) else { return Vec::new() };
         let count = match tactic {
-            Some(FaultKind::Flooding) => FLOOD,
-            Some(FaultKind::Replay) => liar.random.between(0, 3),
-            Some(
-                FaultKind::FabricatedCertificates | FaultKind::StaleViews | FaultKind::InvalidSignatures,
-            ) => 1,
+            FaultKind::Flooding => FLOOD,
+            FaultKind::Replay => liar.random.between(0, 3),
+            FaultKind::FabricatedCertificates
+            | FaultKind::StaleViews
+            | FaultKind::InvalidSignatures
+            | FaultKind::LyingSync
+            | FaultKind::InvalidParents => 1,
             _ => return Vec::new(),
         };
+        let seal = Seal { node: from, notary: Arc::clone(&self.notary) };
         let mut frames = Vec::new();
         for _ in 0..count {
-            let Some(kept) = liar.random.pick(liar.kept.make_contiguous()).cloned() else { break };
-            let Some((envelope, mut message)) = opened(&kept) else { break };
-            match tactic {
-                Some(FaultKind::Flooding) => {
-                    message.body = forgery::noise(&message.body, &mut liar.random);
-                }
-                Some(FaultKind::FabricatedCertificates) => {
-                    let Some(set) = self.sets.get(&envelope.group) else { break };
-                    let of_others = self.certificates.iter().filter(|(group, _)| *group != envelope.group);
-                    let foreign = of_others.map(|(_, certificate)| certificate).next_back();
-                    let seal = Seal { node: from, notary: Arc::clone(&self.notary) };
-                    let forged = forgery::certificate(&seal, set, foreign, &message, &mut liar.random);
-                    let Some(forged) = forged else { break };
-                    let high = Justify::Certified(Box::new(forged));
-                    message.body = Body::NewView { high, timed_out: None };
-                }
-                Some(FaultKind::StaleViews) => {
-                    message.body = forgery::stale(&message.body, &mut liar.random);
-                }
-                Some(FaultKind::InvalidSignatures) => {
-                    frames.push(forgery::unsigned(&envelope, message, &mut liar.random));
-                    continue;
-                }
-                _ => {}
-            }
-            message.signature = self.notary.sign(from, &quorate_crypto::Stated::statement(&message));
-            frames.push(sealed(&envelope, message));
+            let kept = liar.random.pick(liar.kept.make_contiguous()).cloned();
+            frames.extend(kept.and_then(|kept| made_up(tactic, &seal, &self.lore, &kept, &mut liar.random)));
         }
         self.told += frames.len() as u64;
         frames
@@ -252,10 +219,7 @@ impl Liars {
                 vec![signed(forgery::stale(&message.body, random)), at_once(frame)]
             }
             FaultKind::FabricatedCertificates => {
-                let Some(set) = self.sets.get(&envelope.group) else { return vec![at_once(frame)] };
-                let of_others = self.certificates.iter().filter(|(group, _)| *group != envelope.group);
-                let foreign = of_others.map(|(_, certificate)| certificate).next_back();
-                let forged = forgery::certificate(&seal, set, foreign, &message, random);
+                let forged = self.lore.forged(envelope.group, &seal, &message, random);
                 match forged.and_then(|forged| forgery::justified(&message.body, forged)) {
                     Some(body) => vec![signed(body)],
                     None => vec![at_once(frame)],
@@ -266,13 +230,10 @@ impl Liars {
                 None => vec![at_once(frame)],
             },
             FaultKind::InvalidParents => {
-                let of_group = self.certificates.iter().filter(|(group, _)| *group == envelope.group);
-                let known: Vec<&Certificate> = of_group.map(|(_, certificate)| certificate).collect();
-                let genesis = self.geneses.get(&envelope.group).copied().unwrap_or_default();
-                let usurped = self.proposals.get(&envelope.group).map(forgery::out_of_turn);
-                match forgery::false_parent(&message.body, genesis, &known, random) {
+                let known = self.lore.certificates(envelope.group);
+                match forgery::false_parent(&message.body, &known, random) {
                     Some(body) => vec![signed(body)],
-                    None => usurped.map(signed).into_iter().chain([at_once(frame)]).collect(),
+                    None => vec![at_once(frame)],
                 }
             }
             FaultKind::TargetedDelay if is_victim => {
@@ -289,37 +250,26 @@ impl Liars {
             _ => vec![at_once(frame)],
         }
     }
-
-    /// Keeps the proposals and certificates of what passes.
-    fn learn(&mut self, group: GroupId, message: &Message) {
-        if let Body::Proposal(proposal) = &message.body {
-            self.proposals.insert(group, proposal.as_ref().clone());
-        }
-        let certificate = match &message.body {
-            Body::Proposal(proposal) => certified(&proposal.justify),
-            Body::Timeout(timeout) => certified(&timeout.high),
-            Body::NewView { high, .. } | Body::Request { high, .. } => certified(high),
-            Body::Blocks(blocks) => Some(&blocks.certificate),
-            _ => None,
-        };
-        let Some(certificate) = certificate else { return };
-        let Some(set) = self.sets.get(&group) else { return };
-        let is_known = |(_, known): &(GroupId, Certificate)| known.statement() == certificate.statement();
-        if certificate.check(set).is_err() || self.certificates.iter().any(is_known) {
-            return;
-        }
-        if self.certificates.len() >= CERTIFICATES_MAX {
-            self.certificates.pop_front();
-        }
-        self.certificates.push_back((group, certificate.clone()));
-    }
 }
 
-fn certified(justify: &Justify) -> Option<&Certificate> {
-    match justify {
-        Justify::Genesis => None,
-        Justify::Certified(certificate) => Some(certificate),
+/// A frame that nobody asked for, made of one that the liar once sent.
+fn made_up(tactic: FaultKind, seal: &Seal, lore: &Lore, kept: &Bytes, random: &mut Random) -> Option<Bytes> {
+    let (envelope, mut message) = opened(kept)?;
+    let group = envelope.group;
+    match tactic {
+        FaultKind::Flooding => message.body = forgery::noise(&message.body, random),
+        FaultKind::StaleViews => message.body = forgery::stale(&message.body, random),
+        FaultKind::LyingSync => message.body = lore.false_future(group)?,
+        FaultKind::InvalidParents => message.body = lore.out_of_turn(group, seal.node, random)?,
+        FaultKind::FabricatedCertificates => {
+            let high = Justify::Certified(Box::new(lore.forged(group, seal, &message, random)?));
+            message.body = Body::NewView { high, timed_out: None };
+        }
+        FaultKind::InvalidSignatures => return Some(forgery::unsigned(&envelope, message, random)),
+        _ => {}
     }
+    message.signature = seal.signature_of(&message);
+    Some(sealed(&envelope, message))
 }
 
 /// A frame with a signed message, apart.
@@ -344,35 +294,29 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::collections::BTreeSet;
 
-    use quorate_crypto::{Scope, Signature, Stated, Validator};
-    use quorate_types::{BootNumber, ClusterId, Epoch, Incarnation, Protocol};
+    use quorate_consensus::hotstuff::Schedule;
+    use quorate_crypto::{Signature, Stated, ValidatorSet};
+    use quorate_types::{BootNumber, ClusterId, Epoch, Incarnation};
 
     use super::*;
     use crate::notary::Scheme;
-
-    fn scope() -> Scope {
-        Scope {
-            cluster: ClusterId([1; 16]),
-            group: GroupId(1),
-            epoch: Epoch(1),
-            protocol: Protocol::HotStuff,
-        }
-    }
+    use crate::signing::epoch;
 
     fn liars(faults: &str) -> (Liars, Arc<ValidatorSet>, Arc<Notary>) {
         let nodes: Vec<NodeId> = (1..=4).map(NodeId).collect();
         let notary = Notary::new(Scheme::StandIn, &nodes, BTreeSet::from([NodeId(1)]), None);
-        let member = |node: &NodeId| Validator { node: *node, key: notary.key(*node).unwrap() };
-        let set = Arc::new(ValidatorSet::new(scope(), nodes.iter().map(member).collect()).unwrap());
+        let config = epoch(&nodes, NodeId(2), &notary);
+        let set = Arc::new(ValidatorSet::of_epoch(ClusterId([1; 16]), GroupId(1), &config).unwrap());
         let sets = BTreeMap::from([(GroupId(1), Arc::clone(&set))]);
-        let faults = faults.parse().unwrap();
-        let liars = Liars::new([NodeId(1)], &faults, Arc::clone(&notary), sets, &mut Random::new(3));
+        let lore = Lore::new(sets, Schedule::new(&config, 1_000));
+        let (faults, of_notary) = (faults.parse().unwrap(), Arc::clone(&notary));
+        let liars = Liars::new([NodeId(1)], &faults, of_notary, lore, &mut Random::new(3));
         (liars, set, notary)
     }
 
-    fn vote(notary: &Notary, view: u64) -> Bytes {
+    fn vote(set: &ValidatorSet, notary: &Notary, view: u64) -> Bytes {
         let body = Body::Vote { view: View(view), index: LogIndex(view), digest: Digest([2; 32]) };
-        let mut message = Message { scope: scope(), body, signature: Signature([0; 64]) };
+        let mut message = Message { scope: *set.scope(), body, signature: Signature([0; 64]) };
         message.signature = notary.sign(NodeId(1), &message.statement());
         let envelope = Envelope {
             group: GroupId(1),
@@ -387,10 +331,10 @@ mod tests {
 
     /// What a liar makes of many votes, each to one of three others.
     fn sent(faults: &str) -> (Vec<Bytes>, Vec<(Duration, Bytes)>, Liars) {
-        let (mut liars, _, notary) = liars(faults);
+        let (mut liars, set, notary) = liars(faults);
         let (mut honest, mut said) = (Vec::new(), Vec::new());
         for view in 1..200 {
-            let frame = vote(&notary, view);
+            let frame = vote(&set, &notary, view);
             honest.push(frame.clone());
             let to = NodeId(2 + view % 3);
             said.extend(liars.outgoing(Time(view * 20_000), NodeId(1), to, frame));

@@ -11,7 +11,7 @@
 //! | `random`, `queue`, `trace` | choices, the order of events, what happened |
 //! | `network`, `clock`, `faults`, `director` | what can go wrong and when it does |
 //! | `node`, `client`, `workload` | nodes as the product runs them, and their clients |
-//! | `signing`, `notary`, `liar`, `forgery` | keys, signatures, and members that lie |
+//! | `signing`, `notary`, `liar`, `lore`, `forgery` | keys, signatures, and members that lie |
 //! | `world`, `event`, `carry`, `disks`, `pulls`, `mishaps` | one run |
 //! | `observer`, `model`, `violation` | what must hold |
 //! | `raft_logs`, `history`, `agreement`, `pledges`, `chain`, `durable` | what must hold of logs, disks and promises |
@@ -35,6 +35,7 @@ mod faults;
 mod forgery;
 mod history;
 mod liar;
+mod lore;
 mod mishaps;
 mod model;
 mod network;
@@ -48,6 +49,8 @@ mod queue;
 mod raft_logs;
 mod random;
 mod report;
+#[cfg(test)]
+mod scene;
 mod signing;
 mod sizes;
 mod statistics;
@@ -67,4 +70,4 @@ pub use statistics::Statistics;
 pub use trace::Trace;
 pub use twins::{RuleReport, Twins, TwinsReport};
 pub use violation::{Invariant, Violation};
-pub use world::{RECOVERY_BOUND, Ran, Settings};
+pub use world::{Ran, Settings, recovery_bound};

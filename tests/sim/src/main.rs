@@ -45,7 +45,7 @@ struct Arguments {
     #[arg(long, value_name = "NAME")]
     planted: Option<String>,
     /// Look for each planted bug in so many disjoint ranges of seeds, and report the median.
-    #[arg(long, default_value_t = NonZero::<u64>::MIN, requires = "planted")]
+    #[arg(long, default_value = "10", requires = "planted")]
     ranges: NonZero<u64>,
     /// Run two replicas with one key over generated partitions and leaders, under both commit rules.
     #[arg(long, conflicts_with_all = ["planted", "trace"])]

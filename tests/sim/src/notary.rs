@@ -138,7 +138,12 @@ impl Notary {
     /// Judges a certificate by the product's checks, or without the one that a planted bug leaves out.
     fn holds(&self, certificate: &Certificate, set: &ValidatorSet) -> bool {
         let holds = match self.planted {
-            Some(Planted::CountsNoSigners) => self.holds_without_count(certificate, set),
+            Some(Planted::CountsNoSigners) => {
+                certificate.statement().scope == *set.scope() && self.holds_by_hand(certificate, set)
+            }
+            Some(Planted::TrustsForeignCertificates) => {
+                certificate.signatures().len() == set.quorum() && self.holds_by_hand(certificate, set)
+            }
             Some(Planted::CountsASignerTwice) => self.holds_for_anyone(certificate, set),
             _ => certificate.checks(set).is_ok_and(|checks| checks.iter().all(|check| self.accepts(check))),
         };
@@ -159,9 +164,9 @@ impl Notary {
         holds
     }
 
-    fn holds_without_count(&self, certificate: &Certificate, set: &ValidatorSet) -> bool {
-        let checks = checks_by_hand(certificate, set);
-        certificate.statement().scope == *set.scope() && checks.iter().all(|check| self.accepts(check))
+    /// Whether each signature is its signer's, however many there are and whatever they say.
+    fn holds_by_hand(&self, certificate: &Certificate, set: &ValidatorSet) -> bool {
+        checks_by_hand(certificate, set).iter().all(|check| self.accepts(check))
     }
 
     /// Whether each signature is some member's.

@@ -95,6 +95,8 @@ planted! {
     CountsASignerTwice, "counts-a-signer-twice", HotStuff, Invariants;
     /// A certificate may have too few signers.
     CountsNoSigners, "counts-no-signers", HotStuff, Invariants;
+    /// A certificate of another group is taken for one of this group.
+    TrustsForeignCertificates, "trusts-foreign-certificates", HotStuff, Invariants;
     /// Blocks that a peer sends are believed without the certificate.
     TrustsBlocks, "trusts-blocks", HotStuff, Invariants;
     /// A proposal is taken from anyone.
@@ -133,6 +135,7 @@ pub fn break_rule(bug: Option<Planted>) {
         Some(Planted::TrustsTheLeadersChoice) => Some(HotStuff::ExtendHighest),
         Some(Planted::VotesForEmptyBlocks) => Some(HotStuff::OneKindOfVote),
         Some(Planted::TrustsGenesis) => Some(HotStuff::GenesisIsNoCertificate),
+        Some(Planted::TrustsForeignCertificates) => Some(HotStuff::CertificatesOfThisGroup),
         Some(Planted::TrustsBlocks) => Some(HotStuff::BlocksAreCertified),
         Some(Planted::TakesAnyLeader) => Some(HotStuff::LeaderProposes),
         Some(Planted::MakesNoTimeoutCertificate) => Some(HotStuff::TimeoutCertificates),

@@ -211,15 +211,13 @@ mod tests {
     use std::collections::BTreeSet;
 
     use quorate_consensus::hotstuff::{Block, Proposal, Timeout};
-    use quorate_crypto::{Scope, Signature, Validator};
+    use quorate_crypto::{Scope, Signature};
     use quorate_types::codec::Writer;
-    use quorate_types::{
-        ClusterId, ComponentLimits, EntryKind, Epoch, GroupId, GroupKind, Incarnation, Member, MemberKey,
-        Protocol, Role, Term,
-    };
+    use quorate_types::{ClusterId, EntryKind, Epoch, GroupId, Term};
 
     use super::*;
     use crate::notary::{Notary, Scheme};
+    use crate::signing::epoch;
     use crate::violation::Invariant;
 
     const VOTER: NodeId = NodeId(2);
@@ -235,33 +233,11 @@ mod tests {
         fn new() -> Self {
             let nodes: Vec<NodeId> = (1..=4).map(NodeId).collect();
             let notary = Notary::new(Scheme::StandIn, &nodes, BTreeSet::new(), None);
-            let key = |node: &NodeId| notary.key(*node).unwrap();
-            let member = |node: &NodeId| Member {
-                node: *node,
-                incarnation: Incarnation(1),
-                role: Role::Voter,
-                priority: 1,
-                key: Some(MemberKey(key(node).to_bytes())),
-            };
-            let config = EpochConfig {
-                epoch: Epoch(1),
-                kind: GroupKind::Byzantine,
-                protocol: Protocol::HotStuff,
-                members: nodes.iter().map(member).collect(),
-                first_leader: NodeId(1),
-                limits: ComponentLimits::default(),
-            };
-            let scope = Scope {
-                cluster: ClusterId([1; 16]),
-                group: GroupId(1),
-                epoch: Epoch(1),
-                protocol: Protocol::HotStuff,
-            };
-            let validators = nodes.iter().map(|node| Validator { node: *node, key: key(node) }).collect();
-            let set = ValidatorSet::new(scope, validators).unwrap();
+            let config = epoch(&nodes, NodeId(1), &notary);
+            let set = ValidatorSet::of_epoch(ClusterId([1; 16]), GroupId(1), &config).unwrap();
             let genesis = Header::genesis(&set, Position::ZERO, HlcTimestamp::ZERO);
             let proposals = Proposals::new(&set, &config, 1_000);
-            Self { scope, proposals, pledges: Pledges::default(), genesis }
+            Self { scope: *set.scope(), proposals, pledges: Pledges::default(), genesis }
         }
 
         fn message(&self, body: Body) -> Message {

@@ -10,7 +10,7 @@ use crate::planted::Planted;
 use crate::statistics::Statistics;
 use crate::twins::TwinsReport;
 use crate::violation::Invariant;
-use crate::world::RECOVERY_BOUND;
+use crate::world::recovery_bound;
 
 /// A campaign without a planted bug, for programs.
 #[derive(Clone, Debug, Serialize)]
@@ -89,7 +89,7 @@ impl CampaignReport {
             simulated_seconds: result.simulated().as_secs_f64(),
             wall_seconds: result.wall.as_secs_f64(),
             trace_hash: result.trace_hash().to_string(),
-            recovery_bound_seconds: RECOVERY_BOUND.as_secs_f64(),
+            recovery_bound_seconds: recovery_bound(campaign.protocol).as_secs_f64(),
             recovery_max_ms: result.slowest_recovery().as_secs_f64() * 1_000.0,
             exercised: result.statistics(),
         }

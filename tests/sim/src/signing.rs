@@ -27,8 +27,9 @@ use crate::random::Random;
 
 /// One seed of so many runs with real keys.
 const REAL_KEYS_EVERY: u64 = 16;
-/// How long a batch that one bad signature fails keeps a node from everything else.
-const BATCH_RETRIED: Duration = Duration::from_secs(2);
+/// How long a batch that one bad signature fails keeps a node from everything else, with the planted bug of that:
+/// longer than it is, mostly, until a liar sends the next one.
+const BATCH_RETRIED: Duration = Duration::from_secs(5);
 
 /// What every node of a cluster of signing groups agrees on.
 #[derive(Clone, Debug)]
@@ -90,22 +91,8 @@ impl SigningPlan {
     ) -> Self {
         let scheme = if seed.is_multiple_of(REAL_KEYS_EVERY) { Scheme::Ed25519 } else { Scheme::StandIn };
         let notary = Notary::new(scheme, &cast.nodes, cast.liars.clone(), planted);
-        let member = |node: &NodeId| Member {
-            node: *node,
-            incarnation: Incarnation(1),
-            role: Role::Voter,
-            priority: 1,
-            key: notary.key(*node).map(|key| MemberKey(key.to_bytes())),
-        };
         let first_leader = random.pick(&cast.nodes).copied().unwrap_or_default();
-        let config = EpochConfig {
-            epoch: Epoch(1),
-            kind: GroupKind::Byzantine,
-            protocol: Protocol::HotStuff,
-            members: cast.nodes.iter().map(member).collect(),
-            first_leader,
-            limits: ComponentLimits::default(),
-        };
+        let config = epoch(&cast.nodes, first_leader, &notary);
         let set = |group: &GroupId| {
             let set = ValidatorSet::of_epoch(cluster, *group, &config);
             (*group, Arc::new(set.expect("the keys are distinct and there are members enough")))
@@ -192,6 +179,26 @@ impl SigningPlan {
         // The verdict was reached above, by the notary's rule.
         let message = Verified::from_authenticated_peer(from, envelope.message);
         Ok(Some(DriverInput::Verified(Box::new(VerifiedFrame { label, message }))))
+    }
+}
+
+/// The first epoch of a group of these nodes, with the keys that the notary has for them.
+#[must_use]
+pub fn epoch(nodes: &[NodeId], first_leader: NodeId, notary: &Notary) -> EpochConfig {
+    let member = |node: &NodeId| Member {
+        node: *node,
+        incarnation: Incarnation(1),
+        role: Role::Voter,
+        priority: 1,
+        key: notary.key(*node).map(|key| MemberKey(key.to_bytes())),
+    };
+    EpochConfig {
+        epoch: Epoch(1),
+        kind: GroupKind::Byzantine,
+        protocol: Protocol::HotStuff,
+        members: nodes.iter().map(member).collect(),
+        first_leader,
+        limits: ComponentLimits::default(),
     }
 }
 

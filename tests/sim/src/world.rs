@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_consensus::Timings;
+use quorate_consensus::hotstuff::Schedule;
 use quorate_node::driver::DriverInput;
 use quorate_node::{DigestInterval, MachineIdentity};
 use quorate_runtime::Component;
@@ -29,6 +30,7 @@ use crate::director::{Action, Director, NodeView, Play, View};
 use crate::event::{Event, Life};
 use crate::faults::{FaultKind, FaultSet};
 use crate::liar::Liars;
+use crate::lore::Lore;
 use crate::network::{Conditions, Endpoint, Network};
 use crate::node::{ClusterPlan, SimNode, Waiter};
 use crate::observer::Observer;
@@ -49,11 +51,16 @@ const SAFETY_MIN: Duration = Duration::from_secs(4);
 const SAFETY_MAX: Duration = Duration::from_secs(40);
 /// The same where members lie, which slows everything down.
 const BYZANTINE_SAFETY_MAX: Duration = Duration::from_secs(120);
+/// By then a run has exercised enough, or faults come so often that hardly anything is acknowledged between them,
+/// since replicas wait longer with each view that they give up: from then on they come so many times as seldom.
+const WORN_AFTER: Duration = Duration::from_secs(60);
+/// See [`WORN_AFTER`].
+const PACE_WHEN_WORN: u64 = 10;
 /// A command submitted when everything is healed commits and is acknowledged within this.
-pub const RECOVERY_BOUND: Duration = Duration::from_secs(5);
+const RECOVERY_BOUND: Duration = Duration::from_secs(5);
 /// The same where members lie: up to f of them lead one after the other, each for as long as replicas wait at
 /// most (80 ms, doubled six times), and the command may have to be submitted anew to each.
-pub const BYZANTINE_RECOVERY_BOUND: Duration = Duration::from_secs(40);
+const BYZANTINE_RECOVERY_BOUND: Duration = Duration::from_secs(40);
 /// The ways of a slow network, in microseconds: longer than replicas wait at first.
 const SLOW_DELAY_US: (u64, u64) = (100_000, 130_000);
 const CLUSTER: ClusterId = ClusterId(*b"quorate simulate");
@@ -61,6 +68,15 @@ const CLUSTER: ClusterId = ClusterId(*b"quorate simulate");
 const EVENTS_MAX: u64 = 1_000_000;
 /// How often the director looks, and liars speak.
 pub(crate) const DIRECTOR_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Within which time a command submitted after healing is acknowledged.
+#[must_use]
+pub fn recovery_bound(protocol: Protocol) -> Duration {
+    match protocol {
+        Protocol::Raft => RECOVERY_BOUND,
+        Protocol::Pbft | Protocol::HotStuff => BYZANTINE_RECOVERY_BOUND,
+    }
+}
 
 /// What one run depends on.
 #[derive(Clone, Debug)]
@@ -92,6 +108,7 @@ pub struct Ran {
 #[derive(Debug)]
 pub struct World<'t> {
     pub(crate) planted: Option<Planted>,
+    protocol: Protocol,
     pub(crate) component: Component,
     pub(crate) plan: ClusterPlan,
     pub(crate) now: Time,
@@ -143,6 +160,7 @@ impl<'t> World<'t> {
         let network = Network::new(random.fork(), director.usual_conditions());
         let mut world = Self {
             planted: settings.planted,
+            protocol: settings.protocol,
             component,
             now: Time(0),
             queue: EventQueue::default(),
@@ -183,13 +201,9 @@ impl<'t> World<'t> {
     /// acknowledged: slower than replicas wait at first, so that only growing patience brings progress.
     fn add_liars(&mut self) {
         let Some(signing) = self.plan.signing.clone() else { return };
-        let liars = Liars::new(
-            signing.liars.iter().copied(),
-            &self.faults,
-            signing.notary,
-            signing.sets,
-            &mut self.random,
-        );
+        let lore = Lore::new(signing.sets, Schedule::new(&signing.config, signing.rules.tenure_views));
+        let nodes = signing.liars.iter().copied();
+        let liars = Liars::new(nodes, &self.faults, signing.notary, lore, &mut self.random);
         for liar in liars.nodes() {
             self.queue.push(Time(self.random.between(0, 20_000)), Event::Lie(liar));
         }
@@ -206,7 +220,7 @@ impl<'t> World<'t> {
 
     /// Within which time a command is acknowledged once everything is healed.
     fn recovery_bound(&self) -> Duration {
-        if self.plan.signing.is_some() { BYZANTINE_RECOVERY_BOUND } else { RECOVERY_BOUND }
+        recovery_bound(self.protocol)
     }
 
     /// Runs to the end, or to the first violation.
@@ -340,6 +354,7 @@ impl<'t> World<'t> {
             nodes: self.nodes.values().map(node).collect(),
             leaders: groups().map(|group| (group, self.observer.leader(group))).collect(),
             lacking: self.lacking(),
+            pace: if self.now > Time(0).after(WORN_AFTER) { PACE_WHEN_WORN } else { 1 },
         }
     }
 

@@ -104,11 +104,26 @@ fn two_processes_and_any_number_of_threads_give_one_trace_hash() {
 #[test]
 fn bugs_that_break_a_promise_are_found_at_once() {
     use Planted as P;
-    for bug in [P::AcknowledgesBeforeFlush, P::VotesTwice, P::SignsBeforeFlush, P::CountsASignerTwice] {
+    for bug in [
+        P::AcknowledgesBeforeFlush,
+        P::VotesTwice,
+        P::SignsBeforeFlush,
+        P::CountsASignerTwice,
+        P::TakesAnyLeader,
+    ] {
         let campaign = campaign(10, FaultSet::all(), Some(bug));
         let found = PlantedFound::new(bug, &campaign, &campaign.run(component(), |_| {}).unwrap());
         assert!(found.found, "{found:?}");
     }
+}
+
+#[test]
+fn twins_find_commits_across_views_under_the_first_rule_and_stop_there() {
+    let bug = Planted::CommitsAcrossViews;
+    let twins = Twins { first: 0, scenarios: 500, planted: Some(bug), threads: NonZero::<usize>::MIN };
+    let report = twins.run(|_, _| {}).unwrap();
+    let found = PlantedFound::among_twins(bug, &report);
+    assert!(found.found && report.rules.len() == 1, "{found:?}");
 }
 
 #[test]

@@ -205,6 +205,8 @@ pub struct Cluster {
     pub evidence: Vec<Evidence>,
     /// Splits the network anew in each view, by chance from this seed.
     pub split_views: Option<u64>,
+    /// Hides certificates for some views, by chance from this seed: whoever knows one is not heard until then.
+    pub secrets: Option<u64>,
     /// What twins signed, by who, kind and view.
     said: BTreeMap<(NodeId, StatementKind, View), Statement>,
     /// How often a twin contradicted the other.
@@ -275,6 +277,7 @@ impl Cluster {
             agreed: BTreeMap::new(),
             evidence: Vec::new(),
             split_views: None,
+            secrets: None,
             said: BTreeMap::new(),
             equivocations: 0,
             counts: Counts::default(),
@@ -457,6 +460,9 @@ impl Cluster {
             self.equivocations += u64::from(first != statement);
         }
         let current = self.instances[at].replica.as_ref().map_or(View::ZERO, HotStuff::view);
+        if self.is_secret(message.body.certified(), current) {
+            return;
+        }
         let view = if view > View::ZERO { view } else { current };
         let is_proposal = matches!(message.body, Body::Proposal(_));
         let loss =
@@ -493,6 +499,14 @@ impl Cluster {
         } else {
             0
         }
+    }
+
+    /// Whether a certificate of this view is still hidden in the sender's.
+    fn is_secret(&self, certified: View, current: View) -> bool {
+        let Some(seed) = self.secrets else { return false };
+        let mut random = Random(seed ^ certified.0.wrapping_mul(0xd134_2543_de82_ef95));
+        let lasts = [0, 0, 0, 1, 2, 4][random.below(6) as usize];
+        current.0 <= certified.0 + lasts
     }
 
     /// Completes the oldest flush of an instance, and sends what waited for it.
@@ -593,6 +607,7 @@ impl Cluster {
     pub fn heals_within(&mut self, bound: Duration) -> bool {
         self.weather = Weather { delay_us_max: 1_000, ..Weather::default() };
         self.split_views = None;
+        self.secrets = None;
         for at in 0..self.instances.len() {
             self.instances[at].part = 0;
             if self.instances[at].replica.is_none() {

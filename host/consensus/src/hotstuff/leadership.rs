@@ -61,10 +61,6 @@ impl HotStuff {
             Body::Proposal(proposal) => proposal.block.header().view() >= view,
             _ => false,
         });
-        #[cfg(any(test, feature = "planted"))]
-        if super::planted::is_broken(super::planted::RuleBroken::BackOffUntilCommit) {
-            self.failures = 0;
-        }
     }
 
     /// What follows from whatever happened in this step: blocks, timers, answers.
@@ -99,6 +95,10 @@ impl HotStuff {
 
     /// How long a view may bring nothing.
     fn patience(&self) -> Duration {
+        #[cfg(any(test, feature = "planted"))]
+        if super::planted::is_broken(super::planted::RuleBroken::BackOffUntilCommit) {
+            return self.timings.election_timeout;
+        }
         self.timings.election_timeout * (1 << self.failures.min(BACK_OFF_MAX))
     }
 

@@ -193,6 +193,19 @@ pub struct Life {
 }
 
 impl Body {
+    /// The view of the certificate that it carries; zero if it carries none.
+    #[cfg(any(test, feature = "planted"))]
+    pub(super) fn certified(&self) -> View {
+        match self {
+            Self::Proposal(proposal) => proposal.justify.view(),
+            Self::Timeout(timeout) => timeout.high.view(),
+            Self::NewView { high, .. } | Self::Request { high, .. } => high.view(),
+            Self::Blocks(blocks) => blocks.certificate.statement().view,
+            Self::Offer(offer) => offer.proof.certificate.statement().view,
+            Self::Vote { .. } | Self::Boot(_) | Self::Recorded(_) | Self::Stale(_) => View::ZERO,
+        }
+    }
+
     /// What a signature of this says in `scope`.
     #[must_use]
     pub fn statement(&self, scope: Scope) -> Statement {

@@ -25,6 +25,8 @@ pub enum RuleBroken {
     OneKindOfVote,
     /// The genesis is extended in the first view, and later only as the rules allow.
     GenesisIsNoCertificate,
+    /// A certificate is of this epoch of this group.
+    CertificatesOfThisGroup,
     /// Blocks of a peer are taken only as far as a certificate covers them.
     BlocksAreCertified,
     /// Only its leader proposes in a view.

@@ -1,7 +1,8 @@
 //! Twins (Bano et al. 2021): two replicas with one key, over generated partitions and leader schedules.
 //!
 //! Relies on the simulated cluster. Promises that a scenario is a function of its number: which members are
-//! twins, who leads first, how long tenures are, how the network is split in each phase, what is lost.
+//! twins, who leads first, how long tenures are, how the network is split in each phase, what is lost, which
+//! certificates stay hidden for how long.
 //! Compiled only for tests and with the feature `planted`. Knows no simulator.
 
 use std::time::Duration;
@@ -47,9 +48,10 @@ pub fn scenario(members: &[Validator], rule: CommitRule, number: u64, healing: H
     let first = members[random.below(count as u64) as usize].node.0;
     let mut cluster = Cluster::new(members, &conduct, settings, first, random.number());
     cluster.run(Duration::from_millis(20));
-    match number % 2 {
-        0 => split_by_phases(&mut cluster, &mut random),
-        _ => split_by_views(&mut cluster, &mut random),
+    match number % 4 {
+        0 | 2 => split_by_phases(&mut cluster, &mut random),
+        1 => split_by_views(&mut cluster, &mut random),
+        _ => hide_certificates(&mut cluster, &mut random),
     }
     let equivocated = cluster.equivocations > 0;
     let healed = healing == Healing::Skipped || cluster.heals_within(HEALING);
@@ -78,6 +80,17 @@ fn split_by_phases(cluster: &mut Cluster, random: &mut Random) {
 /// messages take as long as a replica waits, proposals meet replicas that gave their view up.
 fn split_by_views(cluster: &mut Cluster, random: &mut Random) {
     cluster.split_views = Some(random.number());
+    run_views(cluster, random);
+}
+
+/// Certificates are made and known to few, who are not heard for some views: others give these up and certify
+/// what contradicts them, if they may.
+fn hide_certificates(cluster: &mut Cluster, random: &mut Random) {
+    cluster.secrets = Some(random.number());
+    run_views(cluster, random);
+}
+
+fn run_views(cluster: &mut Cluster, random: &mut Random) {
     cluster.weather.delay_us_max = [1_000, 30_000, 100_000][random.below(3) as usize];
     for _ in 0..120 {
         cluster.propose_everywhere();
