@@ -356,8 +356,9 @@ impl Agreement {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use bytes::Bytes;
-    use quorate_consensus::hotstuff::Body;
+    use quorate_consensus::hotstuff::{Block, Body, Header, Justify, Proposal};
     use quorate_crypto::Signature;
+    use quorate_types::codec::Writer;
     use quorate_types::{BootNumber, ClusterId, Epoch, GroupId, HlcTimestamp, Incarnation, View};
 
     use super::*;
@@ -385,18 +386,21 @@ mod tests {
         Entry { position: position(view, index), hlc: HlcTimestamp(index), kind, body }
     }
 
+    fn append(entries: &[Entry]) -> GroupAppend {
+        GroupAppend {
+            group: GroupId(1),
+            incarnation: Incarnation(1),
+            boot: BootNumber(1),
+            hard_state: None,
+            entries: entries.to_vec(),
+        }
+    }
+
     /// These nodes log this; all but the last step of making it durable.
     fn appended(agreement: &mut Agreement, nodes: &[u64], entries: &[Entry]) {
         for node in nodes.iter().copied().map(NodeId) {
             agreement.logged(node, entries).unwrap();
-            let append = GroupAppend {
-                group: GroupId(1),
-                incarnation: Incarnation(1),
-                boot: BootNumber(1),
-                hard_state: None,
-                entries: entries.to_vec(),
-            };
-            agreement.appended(node, &append).unwrap();
+            agreement.appended(node, &append(entries)).unwrap();
         }
     }
 
@@ -531,6 +535,39 @@ mod tests {
         let vote = Message { scope: *group.set.scope(), body, signature: Signature([0; 64]) };
         assert_eq!(broken(group.leaves(NodeId(1), &vote)), Invariant::PersistBeforeSend);
         assert_eq!(group.leaves(NodeId(4), &vote), Ok(false));
+    }
+
+    /// A hard state that says that a view was voted in and none given up.
+    fn voted_in(view: u64) -> Bytes {
+        let mut out = Writer::default();
+        out.u8(1);
+        out.u64(1);
+        out.u64(view);
+        out.u64(0);
+        out.u8(0);
+        out.u8(0);
+        out.finish()
+    }
+
+    /// Liars lead, too, and what they propose by the rules is to be voted for.
+    #[test]
+    fn the_proposal_of_a_lying_leader_entitles_its_block_to_a_vote() {
+        let mut group = agreement(&[1]);
+        let genesis = Header::genesis(&group.set, Position::ZERO, HlcTimestamp::ZERO);
+        let (parent, hlc) = (genesis.digest(), HlcTimestamp(5));
+        let block = Block::new(Header { parent, position: position(1, 1), hlc, ..genesis }, Bytes::new());
+        let (scope, signature) = (*group.set.scope(), Signature([0; 64]));
+        let body = Body::Vote { view: View(1), index: LogIndex(1), digest: block.digest() };
+        let vote = Message { scope, body, signature };
+        let append = GroupAppend { hard_state: Some(voted_in(1)), ..append(&[]) };
+        group.logged(NodeId(2), &[]).unwrap();
+        group.appended(NodeId(2), &append).unwrap();
+        group.flushed(NodeId(2));
+        assert_eq!(broken(group.leaves(NodeId(2), &vote)), Invariant::VoteIsSafe);
+        let proposal = Proposal { block, justify: Justify::Genesis, timed_out: None };
+        let proposal = Message { scope, body: Body::Proposal(Box::new(proposal)), signature };
+        assert_eq!(group.leaves(NodeId(1), &proposal), Ok(false));
+        assert_eq!(group.leaves(NodeId(2), &vote), Ok(true));
     }
 
     #[test]

@@ -169,7 +169,9 @@ impl Voter {
 
     fn last_voted(&self) -> View {
         #[cfg(any(test, feature = "planted"))]
-        if super::planted::is_broken(super::planted::RuleBroken::VoteOncePerView) {
+        if super::planted::is_broken(super::planted::RuleBroken::VoteOncePerView)
+            && self.safety.vote.map(|vote| vote.view) > self.safety.timeout.map(|(view, _)| view)
+        {
             return self.safety.last_voted.previous();
         }
         self.safety.last_voted
