@@ -76,25 +76,22 @@ impl HotStuff {
         if after < self.chain.root().position.index {
             return self.offer_snapshot(turn, from);
         }
-        match self.blocks_after(after, BLOCKS_BYTES_MAX) {
+        match self.blocks_after(after, after.next(), BLOCKS_BYTES_MAX) {
             Some(blocks) => self.say(turn, from, Body::Blocks(Box::new(blocks))),
             None => self.show_view(turn, from),
         }
     }
 
     /// The blocks after a place of the log, and the headers that lead to the next certificate kept which commits
-    /// something there: whoever is behind asks from its last commit on, and would be given the same again.
-    fn blocks_after(&self, after: LogIndex, bytes_max: usize) -> Option<Blocks> {
+    /// that much: whoever is behind asks from its last commit on, and would be given the same again.
+    fn blocks_after(&self, after: LogIndex, least: LogIndex, bytes_max: usize) -> Option<Blocks> {
         let commits = |certificate: &&Certificate| {
             let ancestry = self.chain.ancestry(certificate.statement().digest);
-            rules::commits(self.rule, ancestry).is_some_and(|header| header.position.index > after)
+            rules::commits(self.rule, ancestry).is_some_and(|header| header.position.index >= least)
         };
-        let kept = self.milestones.range(after.next()..).map(|(_, certificate)| certificate).find(commits);
-        let certificate = match (&self.high, kept) {
-            (_, Some(kept)) => kept,
-            (Justify::Certified(high), None) => high,
-            (Justify::Genesis, None) => return None,
-        };
+        let kept = self.milestones.range(after.next()..).map(|(_, certificate)| certificate);
+        let (last, high) = (self.committed_by.certificate(), self.high.certificate());
+        let certificate = kept.chain(high).chain(last).find(commits).or(high)?;
         let mut path: Vec<Header> = Vec::new();
         let mut root = None;
         for header in self.chain.ancestry(certificate.statement().digest).take(HEADERS_MAX) {
@@ -119,7 +116,9 @@ impl HotStuff {
     }
 
     fn offer_snapshot(&self, turn: &mut Turn, to: NodeId) {
-        let Some(mut proof) = self.blocks_after(self.mark.position.index, 0) else { return };
+        let Some(mut proof) = self.blocks_after(self.mark.position.index, self.mark.position.index, 0) else {
+            return;
+        };
         let bodies = proof.entries.drain(..).collect::<Vec<_>>();
         let mut headers = Vec::with_capacity(bodies.len() + proof.headers.len());
         let (mut parent, mut digest) = (proof.root, proof.root.digest());
@@ -204,6 +203,7 @@ impl HotStuff {
                 break;
             }
             if index <= commit && index > self.commit {
+                self.committed_by = Justify::Certified(Box::new(blocks.certificate.clone()));
                 self.commit_to(turn, digest, index);
             }
         }

@@ -9,7 +9,7 @@ use quorate_crypto::{Certificate, Signature, Statement, TimeoutCertificate, Time
 
 use super::message::Message;
 use super::state::Ballot;
-use super::{Block, Header, HotStuff, Justify};
+use super::{Block, Header, HotStuff};
 
 /// Memory of a replica, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,16 +29,14 @@ impl HotStuff {
         let proposals = self.proposals.len() * (16 + size_of::<(Statement, Signature)>());
         let orphans: usize = self.orphans.iter().map(|(_, message)| held(message)).sum();
         let milestones: usize = self.milestones.values().map(of_certificate).sum();
-        let high = match &self.high {
-            Justify::Genesis => 0,
-            Justify::Certified(certificate) => of_certificate(certificate),
-        };
+        let certified =
+            [&self.high, &self.committed_by].map(|known| known.certificate().map_or(0, of_certificate));
         let timed_out = self.timed_out.as_ref().map_or(0, of_timeout);
         let starts = (self.lives.len() + self.recorded_by.len() + self.stale_by.len()) * 24;
         let loopback = self.loopback.len() * size_of::<Message>();
         let beside: usize = self.chain.beside().map(of_block).sum();
         let waiting = self.queued_bytes + self.reads.len() * size_of::<super::PendingRead>();
-        let certificates = milestones + high + timed_out;
+        let certificates = milestones + certified.iter().sum::<usize>() + timed_out;
         let state = size_of::<Self>()
             + votes
             + timeouts

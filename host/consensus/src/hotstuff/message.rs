@@ -66,6 +66,15 @@ impl Justify {
         }
     }
 
+    /// The certificate, if there is one.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&Certificate> {
+        match self {
+            Self::Genesis => None,
+            Self::Certified(certificate) => Some(certificate),
+        }
+    }
+
     /// The digest of the certified block, given that of the genesis.
     #[must_use]
     pub fn digest(&self, genesis: Digest) -> Digest {

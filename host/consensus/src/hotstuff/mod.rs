@@ -65,6 +65,8 @@
 //!
 //! # Deviations from the papers
 //!
+//! - The last certificate that committed something is kept beside the highest one, durably: the highest may commit
+//!   nothing, and whoever needs a snapshot to vote again is shown that what it holds is committed.
 //! - No dummy blocks and no genesis certificate: the first block extends a genesis that everyone computes.
 //! - Tenures and silence are ours, as above. A view entered by a timeout has a leader by its number, even if
 //!   some replica knows the certificate of the view before; such a replica expects the tenure's leader
@@ -225,6 +227,9 @@ pub struct HotStuff {
     genesis: Digest,
     /// The highest certificate known.
     high: Justify,
+    /// The last certificate that committed something: later ones may commit nothing, and prove nothing to who is
+    /// behind.
+    committed_by: Justify,
     /// The latest timeout certificate known.
     timed_out: Option<TimeoutCertificate>,
     /// One above the higher of the two.
@@ -300,6 +305,7 @@ impl HotStuff {
             epoch: config.epoch,
             safety: voter::Safety::default(),
             high: Justify::Genesis,
+            committed_by: Justify::Genesis,
             timed_out: None,
             commit: LogIndex::ZERO,
             root: None,
@@ -320,6 +326,7 @@ impl HotStuff {
             chain,
             is_rooted,
             high: hard.high,
+            committed_by: hard.committed_by,
             timed_out: hard.timed_out,
             view: View(1),
             commit,

@@ -328,6 +328,7 @@ impl HotStuff {
         let ancestry = self.chain.ancestry(self.high_digest());
         let Some(header) = rules::commits(self.rule, ancestry).copied() else { return };
         if header.position.index > self.commit && header.view() > View::ZERO {
+            self.committed_by = self.high.clone();
             self.commit_to(turn, header.digest(), header.position.index);
         }
     }

@@ -17,7 +17,7 @@ use crate::effects::Promise;
 use crate::{Effects, Now};
 
 /// The format of the encoded hard state.
-const HARD_STATE_VERSION: u8 = 1;
+const HARD_STATE_VERSION: u8 = 2;
 
 /// The durable variables; the log is the other half of what survives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(super) struct HardState {
     pub(super) safety: Safety,
     /// The highest certificate known at the last signature; its view only grows.
     pub(super) high: Justify,
+    /// The last certificate that committed something; mostly the highest one, and then not stored twice.
+    pub(super) committed_by: Justify,
     /// The latest timeout certificate.
     pub(super) timed_out: Option<TimeoutCertificate>,
     /// Everything up to here was known to be committed.
@@ -47,6 +49,10 @@ impl HardState {
         out.u64(self.epoch.0);
         self.safety.encode(&mut out);
         self.high.encode(&mut out);
+        out.u8(u8::from(self.committed_by != self.high));
+        if self.committed_by != self.high {
+            self.committed_by.encode(&mut out);
+        }
         encode_timed_out(self.timed_out.as_ref(), &mut out);
         out.u64(self.commit.0);
         out.u8(u8::from(self.root.is_some()));
@@ -81,6 +87,8 @@ impl HardState {
         }
         let safety = Safety::decode(&mut from)?;
         let high = Justify::decode(&mut from)?;
+        let is_other = from.flag("hard state last commit")?;
+        let committed_by = if is_other { Justify::decode(&mut from)? } else { high.clone() };
         let timed_out = decode_timed_out(&mut from)?;
         let commit = LogIndex(from.u64("hard state commit")?);
         let root = from.flag("hard state root")?.then(|| Header::decode(&mut from)).transpose()?;
@@ -93,7 +101,7 @@ impl HardState {
             lives.insert(node, Life { boot, nonce: from.u64("life nonce")? });
         }
         from.end()?;
-        Ok(Self { epoch, safety, high, timed_out, commit, root, cut, lives })
+        Ok(Self { epoch, safety, high, committed_by, timed_out, commit, root, cut, lives })
     }
 }
 

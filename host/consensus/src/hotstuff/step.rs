@@ -149,6 +149,7 @@ impl HotStuff {
             epoch: self.config.epoch,
             safety: *self.voter.safety(),
             high: self.high.clone(),
+            committed_by: self.committed_by.clone(),
             timed_out: self.timed_out.clone(),
             commit: self.commit,
             root: self.mark_header,

@@ -11,15 +11,17 @@ use quorate_crypto::{
     Certificate, Scope, SecretKey, Signature, Statement, StatementKind, Validator, ValidatorSet, Verified,
 };
 use quorate_types::codec::{Reader, Writer};
-use quorate_types::{ClusterId, Digest, EntryKind, Epoch, GroupId, LogIndex, NodeId, Protocol, View};
+use quorate_types::{ClusterId, Digest, EntryKind, Epoch, GroupId, LogIndex, NodeId, Protocol, Time, View};
 
 use super::cluster::{Cluster, Conduct, Random, Weather, keys};
 use super::planted::{RuleBroken, break_rule};
+use super::rules;
+use super::state::Turn;
 use super::twins::{Healing, scenario};
 use super::{
     Block, Blocks, Body, CommitRule, Evidence, EvidenceError, Header, Justify, Message, Proposal, Settings,
 };
-use crate::{Input, SnapshotMark};
+use crate::{Input, Now, SnapshotMark};
 
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -409,6 +411,57 @@ fn a_certificate_that_commits_nothing_holds_nobody_back() {
     cluster.start(3);
     cluster.run(ms(1_000));
     assert!(cluster.instances[3].delivered >= *index, "only up to {}", cluster.instances[3].delivered);
+}
+
+/// After a commit comes a certified block of a later view, and no view goes well from then on: the highest
+/// certificate commits nothing. A quorum that needs whoever lacks the snapshot would wait for ever.
+#[test]
+fn a_snapshot_is_offered_with_the_certificate_that_committed_it_after_a_restart_too() {
+    let mut cluster = honest(4, 18);
+    cluster.instances[3].part = 1;
+    for _ in 0..3 {
+        cluster.propose(0);
+        cluster.run(ms(50));
+    }
+    let high = |cluster: &Cluster| cluster.instances[0].replica.as_ref().unwrap().high.view();
+    let lose_proposals = |cluster: &mut Cluster| {
+        cluster.weather.proposals_lost_percent = 100;
+        cluster.packets.retain(|_, packet| !matches!(packet.message.body, Body::Proposal(_)));
+    };
+    let before = high(&cluster);
+    lose_proposals(&mut cluster);
+    cluster.propose(0);
+    cluster.run(ms(1_000));
+    assert_eq!(high(&cluster), before, "a view without proposals certifies something");
+    cluster.weather.proposals_lost_percent = 0;
+    while high(&cluster) == before {
+        assert!(cluster.advance(Time(cluster.now.0 + 10_000_000)), "nothing is certified after the timeouts");
+    }
+    lose_proposals(&mut cluster);
+    cluster.run(ms(1_000));
+    cluster.crash(0);
+    cluster.start(0);
+    cluster.run(ms(1_000));
+    let mut offering = cluster.instances[0].replica.take().unwrap();
+    let chain = offering.chain.ancestry(offering.high_digest());
+    assert!(
+        rules::commits(CommitRule::TwoChain, chain).is_none(),
+        "the highest certificate commits something"
+    );
+    let header = *offering.chain.header_at(offering.commit).unwrap();
+    let mark = SnapshotMark { position: header.position, hlc: header.hlc, config: cluster.config.clone() };
+    let now = Now { time: cluster.now, wall: header.hlc };
+    let mut turn = Turn::new(now);
+    offering.compact(&mut turn, mark, header.position.index);
+    offering.on_request(&mut turn, NodeId(4), LogIndex::ZERO, &Justify::Genesis);
+    let offer = turn.effects.messages.pop().map(|outgoing| outgoing.into_parts().1);
+    let Some(crate::Message::HotStuff(Message { body: Body::Offer(offer), .. })) = offer else {
+        panic!("a snapshot is offered and not {offer:?}");
+    };
+    let mut behind = cluster.instances[3].replica.take().unwrap();
+    let mut turn = Turn::new(now);
+    behind.on_offer(&mut turn, NodeId(1), *offer);
+    assert_eq!(turn.effects.fetch.map(|fetch| fetch.position), Some(header.position));
 }
 
 /// Otherwise a replica that lacks what nobody sends asks as fast as answers come, and a lying peer keeps it busy.
