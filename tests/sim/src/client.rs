@@ -332,7 +332,8 @@ impl Client {
             }
             Failure::LeadershipLost | Failure::Overloaded => self.random.between(1_000, 10_000),
             _ => {
-                self.guess = (self.guess + 1) % self.nodes.len();
+                // By chance: as many refusals as there are nodes would lead from each to the next and back here.
+                self.guess = self.random.below(self.nodes.len() as u64) as usize;
                 self.random.between(2_000, 15_000)
             }
         };

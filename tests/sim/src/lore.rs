@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use quorate_consensus::hotstuff::{Body, Header, Justify, Message, Proposal, Schedule};
+use quorate_consensus::hotstuff::{Body, Header, Message, Proposal, Schedule};
 use quorate_crypto::{Certificate, ValidatorSet};
 use quorate_types::{GroupId, HlcTimestamp, NodeId, Position, View};
 
@@ -52,9 +52,9 @@ impl Lore {
             self.proposals.insert(group, proposal.as_ref().clone());
         }
         let certificate = match &message.body {
-            Body::Proposal(proposal) => certified(&proposal.justify),
-            Body::Timeout(timeout) => certified(&timeout.high),
-            Body::NewView { high, .. } | Body::Request { high, .. } => certified(high),
+            Body::Proposal(proposal) => proposal.justify.certificate(),
+            Body::Timeout(timeout) => timeout.high.certificate(),
+            Body::NewView { high, .. } | Body::Request { high, .. } => high.certificate(),
             Body::Blocks(blocks) => Some(&blocks.certificate),
             _ => None,
         };
@@ -108,16 +108,10 @@ impl Lore {
     }
 }
 
-fn certified(justify: &Justify) -> Option<&Certificate> {
-    match justify {
-        Justify::Genesis => None,
-        Justify::Certified(certificate) => Some(certificate),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use quorate_consensus::hotstuff::Justify;
     use quorate_types::{Digest, LogIndex};
 
     use super::*;
