@@ -44,7 +44,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("quorate-sdk-macros", &[]),
     ("quorate-build", &[]),
     ("quorate-proto", &[]),
-    ("quorate-client", &["quorate-proto"]),
+    ("quorate-client", &["quorate-types", "quorate-crypto", "quorate-proto"]),
     ("quorate-kv", &["quorate-sdk"]),
     ("quorate-ledger", &["quorate-sdk"]),
     ("quorate-workflow", &["quorate-sdk"]),

@@ -86,4 +86,9 @@ pub enum Input {
     /// The node of the leader cannot be reached: look whether the group goes on. For protocols whose idle groups
     /// are silent, where nobody would miss a leader; others hear of it by themselves.
     LeaderMissing,
+    /// Commands wait here that the leader is to order. For protocols whose leaders may lie: one who does nothing is
+    /// replaced.
+    CommandsWait,
+    /// The leader orders other commands and, for long, not those that wait here: replace it all the same.
+    LeaderIgnores,
 }

@@ -81,10 +81,15 @@ impl SecretKey {
         // Room for all of it at once: a buffer that grows leaves copies behind.
         let mut text = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX as usize));
         file.take(FILE_BYTES_MAX).read_to_end(&mut text).map_err(io)?;
-        let malformed = || KeyFileError::Malformed { path: path.to_owned() };
-        let text = std::str::from_utf8(&text).map_err(|_| malformed())?;
-        let key = SigningKey::from_pkcs8_pem(text).map_err(|_| malformed())?;
-        Ok(Self::from_seed(&Zeroizing::new(key.to_bytes())))
+        Self::from_pem(&text).ok_or_else(|| KeyFileError::Malformed { path: path.to_owned() })
+    }
+
+    /// The Ed25519 key of a PEM text in PKCS#8 form; none if it holds no such key.
+    #[must_use]
+    pub fn from_pem(text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok()?;
+        let key = SigningKey::from_pkcs8_pem(text).ok()?;
+        Some(Self::from_seed(&Zeroizing::new(key.to_bytes())))
     }
 
     /// Writes a new key file, whole or not at all, with mode 0600.

@@ -8,6 +8,7 @@
 
 mod certificate;
 mod check;
+mod frame;
 mod key;
 mod key_file;
 #[cfg(feature = "planted")]
@@ -23,6 +24,7 @@ mod verified;
 
 pub use certificate::{Certificate, CertificateError};
 pub use check::{Check, Verdict};
+pub use frame::{FrameCheck, frame_content, sign_frame};
 pub use key::{KeyError, PublicKey, SecretKey, Signature, verify_strict};
 pub use key_file::KeyFileError;
 pub use possession::{Possession, PossessionError};

@@ -7,13 +7,14 @@
 //! ```text
 //! client --> api --> shard (driver: replica + machine of each group) --> transport --> peers
 //!                      |   ^                                        \--> log thread, checkpoint thread
-//!                      |   +-- signatures (votes) <-- frames of groups that sign
+//!                      |   +-- signatures (votes) <-- frames of groups that sign, and of their clients
 //!                      +--> runtime (components)
 //! ```
 
 mod accused;
 mod api;
 pub mod catalog;
+mod clients;
 mod clock;
 mod config;
 pub mod driver;

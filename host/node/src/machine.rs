@@ -14,14 +14,14 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use quorate_crypto::{SetDigest, ValidatorSet};
+use quorate_crypto::{SetDigest, ValidatorSet, frame_content};
 use quorate_runtime::{
     Applied, Component, EntryContext, Event, Frozen, Halt, Invocation, Origin, Space, State, StateView,
 };
 use quorate_types::codec::{DecodeError, Reader, Writer};
 use quorate_types::{
-    Batch, BatchItem, ClusterId, ComponentLimits, Digest, Entry, EntryKind, GroupId, HlcTimestamp, LogIndex,
-    Outcome, Rejection, Sequence, SessionId,
+    Batch, BatchItem, ClientKey, ClusterId, ComponentLimits, Digest, Entry, EntryKind, FrameContentError,
+    GroupId, HlcTimestamp, LogIndex, Outcome, Rejection, Sequence, SessionId, read_frames,
 };
 
 use quorate_consensus::SnapshotMark;
@@ -99,8 +99,10 @@ pub enum ApplyStop {
 /// What applying one entry gave.
 #[derive(Debug, Default)]
 pub struct AppliedEntry {
-    /// One for each item of the batch.
+    /// One for each item of the batch, or of the frames in their order.
     pub outcomes: Vec<Outcome>,
+    /// The clients' frames of the entry: what names each, and how many items it has.
+    pub frames: Vec<(Digest, usize)>,
     /// The entry's stamp.
     pub stamp: HlcTimestamp,
     /// In order of emission.
@@ -109,6 +111,36 @@ pub struct AppliedEntry {
     pub digest_due: bool,
     /// The component that is in force from here on, if this entry replaced it.
     pub activated: Option<Digest>,
+}
+
+/// What an entry orders, item by item.
+#[derive(Default)]
+struct Ordered {
+    batch: Batch,
+    /// As [`AppliedEntry::frames`]; empty for a batch.
+    frames: Vec<(Digest, usize)>,
+    /// Who signed each item; empty for a batch.
+    owners: Vec<ClientKey>,
+}
+
+impl Ordered {
+    fn read(entry: &Entry) -> Result<Self, FrameContentError> {
+        let body = entry.body.clone();
+        match entry.kind {
+            EntryKind::Empty | EntryKind::Stop => Ok(Self::default()),
+            EntryKind::Batch => Ok(Self { batch: Batch::decode(body)?, ..Self::default() }),
+            EntryKind::Frames => {
+                let mut ordered = Self::default();
+                for (frame, mut batch) in read_frames(body)? {
+                    let count = batch.items.len();
+                    ordered.frames.push((frame_content(&frame), count));
+                    ordered.owners.resize(ordered.owners.len() + count, frame.key);
+                    ordered.batch.items.append(&mut batch.items);
+                }
+                Ok(ordered)
+            }
+        }
+    }
 }
 
 /// The commands of one entry that run together.
@@ -235,21 +267,20 @@ impl Machine {
         components: &BTreeMap<Digest, Component>,
     ) -> Result<AppliedEntry, ApplyStop> {
         assert_eq!(entry.index(), self.applied().next(), "entries are delivered once and in order");
-        let batch = match entry.kind {
-            EntryKind::Batch => match Batch::decode(entry.body.clone()) {
-                Ok(batch) => batch,
-                // A leader that lies may propose anything; what nobody can read has no meaning for anybody.
-                Err(_) if self.mark.config.is_signed() => Batch::default(),
-                Err(error) => {
-                    let why = format!("entry {} cannot be read: {error}", entry.position);
-                    return Err(ApplyStop::Halted(why));
-                }
-            },
-            EntryKind::Empty | EntryKind::Stop => Batch::default(),
+        let ordered = match Ordered::read(entry) {
+            Ok(ordered) => ordered,
+            // A leader that lies may propose anything; what nobody can read has no meaning for anybody.
+            Err(_) if self.mark.config.is_signed() => Ordered::default(),
+            Err(error) => {
+                let why = format!("entry {} cannot be read: {error}", entry.position);
+                return Err(ApplyStop::Halted(why));
+            }
         };
-        self.require_components(&batch, components)?;
+        self.require_components(&ordered.batch, components)?;
+        let Ordered { batch, frames, owners } = ordered;
         let mut applied = AppliedEntry {
             outcomes: vec![Outcome::Done(Bytes::new()); batch.items.len()],
+            frames,
             stamp: entry.hlc,
             ..AppliedEntry::default()
         };
@@ -261,11 +292,12 @@ impl Machine {
         }
         let mut repeats = Vec::new();
         for (item, what) in batch.items.into_iter().enumerate() {
+            let owner = owners.get(item).copied();
             match what {
                 BatchItem::Command(command) => {
                     let (session, sequence) = (command.session, command.sequence);
                     let below = command.acknowledged_below;
-                    match self.sessions.admit(session, entry.hlc, sequence, below, item) {
+                    match self.sessions.admit(session, owner, entry.hlc, sequence, below, item) {
                         Admission::New => {
                             let origin = Origin::Session(session, sequence);
                             run.invocations.push(Invocation {
@@ -283,18 +315,22 @@ impl Machine {
                     }
                 }
                 BatchItem::OpenSession { client, ttl_ms } => {
-                    let opened = self.sessions.open(entry.index(), item, entry.hlc, client, ttl_ms);
+                    let opened = self.sessions.open(entry.index(), item, entry.hlc, owner, client, ttl_ms);
                     applied.outcomes[item] = match opened {
                         Ok(session) => Outcome::Done(Bytes::copy_from_slice(&session.0.to_le_bytes())),
                         Err(rejection) => Outcome::Rejected(rejection),
                     };
                 }
                 BatchItem::KeepSession(session) => {
-                    if let Err(rejection) = self.sessions.touch(session, entry.hlc) {
+                    if let Err(rejection) = self.sessions.touch(session, owner, entry.hlc) {
                         applied.outcomes[item] = Outcome::Rejected(rejection);
                     }
                 }
-                BatchItem::CloseSession(session) => self.sessions.close(session),
+                BatchItem::CloseSession(session) => {
+                    if let Err(rejection) = self.sessions.close(session, owner) {
+                        applied.outcomes[item] = Outcome::Rejected(rejection);
+                    }
+                }
                 BatchItem::Activate { component, parameters } => {
                     self.run(entry, std::mem::take(&mut run), &mut applied)?;
                     let code = &components[&component];

@@ -30,6 +30,13 @@ pub enum PeerRequest {
     },
     /// Anything small.
     Call(PeerCall),
+    /// To a group's leader: a client's frame that waits at the sender.
+    ClientFrame {
+        /// The group.
+        group: GroupId,
+        /// Its bytes.
+        frame: Bytes,
+    },
 }
 
 /// A small request, with an answer in CBOR.
@@ -148,6 +155,11 @@ impl PeerRequest {
                 out.u8(3);
                 out.raw(&to_cbor(call));
             }
+            Self::ClientFrame { group, frame } => {
+                out.u8(4);
+                out.u64(group.0);
+                out.raw(frame);
+            }
         }
         out.finish()
     }
@@ -170,6 +182,7 @@ impl PeerRequest {
             3 => from_cbor(&from.rest())
                 .map(Self::Call)
                 .ok_or(DecodeError::Unknown { what: "peer call", value: 3 }),
+            4 => Ok(Self::ClientFrame { group: GroupId(from.u64("frame group")?), frame: from.rest() }),
             other => Err(DecodeError::Unknown { what: "peer request", value: other.into() }),
         }
     }
@@ -186,10 +199,11 @@ mod tests {
             PeerRequest::Component { digest: Digest([4; 32]), offset: 9 },
             PeerRequest::Call(PeerCall::Prepare(Digest([5; 32]))),
             PeerRequest::Call(PeerCall::Report(GroupId(3))),
+            PeerRequest::ClientFrame { group: GroupId(3), frame: Bytes::from_static(b"frame") },
         ] {
             assert_eq!(PeerRequest::decode(request.encode()), Ok(request));
         }
-        for garbage in [&b""[..], b"\x02short", b"\x03\xff", b"\x09"] {
+        for garbage in [&b""[..], b"\x02short", b"\x03\xff", b"\x04short", b"\x09"] {
             assert!(PeerRequest::decode(Bytes::from_static(garbage)).is_err());
         }
     }

@@ -2,9 +2,9 @@
 //!
 //! Relies on the entries' stamps for time. Promises that a sequence number is carried out at most once
 //! while its session lives, that a retry receives the first outcome, and that a command of an expired
-//! session is refused and never carried out again (Ongaro thesis §6.3). Everything here is replicated
-//! state: it is a function of the log and is part of snapshots and digests. Knows no connection and no
-//! clock.
+//! session is refused and never carried out again (Ongaro thesis §6.3), and that a session opened under a
+//! key is moved by frames of that key alone. Everything here is replicated state: it is a function of the
+//! log and is part of snapshots and digests. Knows no connection, no clock and no signature.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use quorate_runtime::{Space, State};
 use quorate_types::codec::{DecodeError, Reader, Writer};
 use quorate_types::{
-    COMMAND_BODY_BYTES_MAX, HlcTimestamp, LogIndex, Outcome, Rejection, Sequence, SessionId,
+    COMMAND_BODY_BYTES_MAX, ClientKey, HlcTimestamp, LogIndex, Outcome, Rejection, Sequence, SessionId,
 };
 
 /// The most sessions a group keeps; bounds its session table to a few hundred megabytes at worst.
@@ -37,6 +37,8 @@ const KEY_PREFIX: u8 = b's';
 #[derive(Debug)]
 struct Session {
     client: [u8; 16],
+    /// Whose frame opened it, in groups whose clients sign: nobody else's items concern it.
+    owner: Option<ClientKey>,
     ttl_ms: u32,
     /// The stamp of the last entry with an item of this session.
     active: HlcTimestamp,
@@ -73,7 +75,7 @@ pub enum Admission {
 #[derive(Debug, Default)]
 pub struct Sessions {
     table: BTreeMap<SessionId, Session>,
-    by_client: BTreeMap<[u8; 16], SessionId>,
+    by_client: BTreeMap<(Option<ClientKey>, [u8; 16]), SessionId>,
     /// Sessions whose stored form is out of date, removed ones included.
     dirty: BTreeSet<SessionId>,
 }
@@ -90,8 +92,16 @@ fn expired() -> Rejection {
     )
 }
 
+fn foreign() -> Rejection {
+    refusal(
+        Rejection::FOREIGN_SESSION,
+        "foreign-session",
+        "the session belongs to whoever signs with another key; open one of your own",
+    )
+}
+
 impl Sessions {
-    /// Opens a session, or returns the open one of the same client.
+    /// Opens a session, or returns the open one of the same client and owner.
     ///
     /// # Errors
     ///
@@ -101,11 +111,12 @@ impl Sessions {
         index: LogIndex,
         position: usize,
         stamp: HlcTimestamp,
+        owner: Option<ClientKey>,
         client: [u8; 16],
         ttl_ms: u32,
     ) -> Result<SessionId, Rejection> {
-        if let Some(&open) = self.by_client.get(&client)
-            && self.touch(open, stamp).is_ok()
+        if let Some(&open) = self.by_client.get(&(owner, client))
+            && self.touch(open, owner, stamp).is_ok()
         {
             return Ok(open);
         }
@@ -119,6 +130,7 @@ impl Sessions {
         let id = SessionId((index.0 << POSITION_BITS) | position as u64);
         let session = Session {
             client,
+            owner,
             ttl_ms: ttl_ms.clamp(TTL_MS_MIN, TTL_MS_MAX),
             active: stamp,
             acknowledged_below: Sequence(1),
@@ -126,7 +138,7 @@ impl Sessions {
             dirty: true,
         };
         self.table.insert(id, session);
-        self.by_client.insert(client, id);
+        self.by_client.insert((owner, client), id);
         self.dirty.insert(id);
         Ok(id)
     }
@@ -135,15 +147,33 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// A rejection when the session is unknown or has expired.
-    pub fn touch(&mut self, id: SessionId, stamp: HlcTimestamp) -> Result<(), Rejection> {
-        self.live(id, stamp).map(|_| ())
+    /// A rejection when the session is unknown, has expired, or is another's.
+    pub fn touch(
+        &mut self,
+        id: SessionId,
+        owner: Option<ClientKey>,
+        stamp: HlcTimestamp,
+    ) -> Result<(), Rejection> {
+        self.live(id, owner, stamp).map(|_| ())
     }
 
     /// Ends a session; unknown ones are ended already.
-    pub fn close(&mut self, id: SessionId) {
+    ///
+    /// # Errors
+    ///
+    /// A rejection when the session is another's.
+    pub fn close(&mut self, id: SessionId, owner: Option<ClientKey>) -> Result<(), Rejection> {
+        match self.table.get(&id) {
+            Some(session) if session.owner != owner => return Err(foreign()),
+            Some(_) => self.remove(id),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, id: SessionId) {
         if let Some(session) = self.table.remove(&id) {
-            self.by_client.remove(&session.client);
+            self.by_client.remove(&(session.owner, session.client));
             self.dirty.insert(id);
         }
     }
@@ -152,12 +182,13 @@ impl Sessions {
     pub fn admit(
         &mut self,
         id: SessionId,
+        owner: Option<ClientKey>,
         stamp: HlcTimestamp,
         sequence: Sequence,
         acknowledged_below: Sequence,
         item: usize,
     ) -> Admission {
-        let session = match self.live(id, stamp) {
+        let session = match self.live(id, owner, stamp) {
             Ok(session) => session,
             Err(rejection) => return Admission::Refused(rejection),
         };
@@ -208,7 +239,7 @@ impl Sessions {
         }
         let gone: Vec<_> =
             self.table.iter().filter(|(_, s)| is_expired(s, stamp)).map(|(id, _)| *id).collect();
-        gone.into_iter().for_each(|id| self.close(id));
+        gone.into_iter().for_each(|id| self.remove(id));
     }
 
     /// How many sessions are open.
@@ -242,15 +273,23 @@ impl Sessions {
             from.u8("session key")?;
             let id = SessionId(u64::from_be_bytes(from.array("session key")?));
             let session = decode(value.clone())?;
-            sessions.by_client.insert(session.client, id);
+            sessions.by_client.insert((session.owner, session.client), id);
             sessions.table.insert(id, session);
         }
         Ok(sessions)
     }
 
-    fn live(&mut self, id: SessionId, stamp: HlcTimestamp) -> Result<&mut Session, Rejection> {
+    fn live(
+        &mut self,
+        id: SessionId,
+        owner: Option<ClientKey>,
+        stamp: HlcTimestamp,
+    ) -> Result<&mut Session, Rejection> {
         let session =
             self.table.get_mut(&id).filter(|session| !is_expired(session, stamp)).ok_or_else(expired)?;
+        if session.owner != owner {
+            return Err(foreign());
+        }
         session.active = stamp;
         if !session.dirty {
             session.dirty = true;
@@ -296,6 +335,9 @@ fn encode(session: &Session) -> Bytes {
             }
         }
     }
+    if let Some(owner) = &session.owner {
+        out.raw(&owner.0);
+    }
     out.finish()
 }
 
@@ -322,8 +364,9 @@ fn decode(value: Bytes) -> Result<Session, DecodeError> {
         };
         outcomes.push_back((sequence, Slot::Answered(outcome)));
     }
+    let owner = if from.left() == 0 { None } else { Some(ClientKey(from.array("session owner")?)) };
     from.end()?;
-    Ok(Session { client, ttl_ms, active, acknowledged_below, outcomes, dirty: false })
+    Ok(Session { client, owner, ttl_ms, active, acknowledged_below, outcomes, dirty: false })
 }
 
 #[cfg(test)]
@@ -340,11 +383,11 @@ mod tests {
     }
 
     fn opened(sessions: &mut Sessions) -> SessionId {
-        sessions.open(LogIndex(5), 3, at(1_000), [7; 16], 10_000).unwrap()
+        sessions.open(LogIndex(5), 3, at(1_000), None, [7; 16], 10_000).unwrap()
     }
 
     fn answer(sessions: &mut Sessions, id: SessionId, sequence: u64, outcome: Outcome) {
-        let admission = sessions.admit(id, at(1_001), Sequence(sequence), Sequence(1), 0);
+        let admission = sessions.admit(id, None, at(1_001), Sequence(sequence), Sequence(1), 0);
         assert_eq!(admission, Admission::New);
         sessions.record(id, Sequence(sequence), outcome);
     }
@@ -360,9 +403,12 @@ mod tests {
     fn a_retry_gets_the_first_outcome_and_is_not_carried_out_again() {
         let mut sessions = Sessions::default();
         let id = opened(&mut sessions);
-        assert_eq!(sessions.admit(id, at(1_001), Sequence(1), Sequence(1), 0), Admission::New);
+        assert_eq!(sessions.admit(id, None, at(1_001), Sequence(1), Sequence(1), 0), Admission::New);
         sessions.record(id, Sequence(1), done("one"));
-        assert_eq!(sessions.admit(id, at(1_002), Sequence(1), Sequence(1), 0), Admission::Known(done("one")));
+        assert_eq!(
+            sessions.admit(id, None, at(1_002), Sequence(1), Sequence(1), 0),
+            Admission::Known(done("one"))
+        );
     }
 
     #[test]
@@ -370,12 +416,15 @@ mod tests {
         let mut sessions = Sessions::default();
         let id = opened(&mut sessions);
         for sequence in [3, 1, 2] {
-            assert_eq!(sessions.admit(id, at(1_001), Sequence(sequence), Sequence(1), 0), Admission::New);
+            assert_eq!(
+                sessions.admit(id, None, at(1_001), Sequence(sequence), Sequence(1), 0),
+                Admission::New
+            );
             sessions.record(id, Sequence(sequence), done("x"));
         }
         for sequence in 1..=3 {
             assert!(matches!(
-                sessions.admit(id, at(1_001), Sequence(sequence), Sequence(1), 0),
+                sessions.admit(id, None, at(1_001), Sequence(sequence), Sequence(1), 0),
                 Admission::Known(_)
             ));
         }
@@ -386,9 +435,9 @@ mod tests {
         let mut sessions = Sessions::default();
         let id = opened(&mut sessions);
         answer(&mut sessions, id, 1, done("one"));
-        assert_eq!(sessions.admit(id, at(1_001), Sequence(2), Sequence(2), 0), Admission::New);
+        assert_eq!(sessions.admit(id, None, at(1_001), Sequence(2), Sequence(2), 0), Admission::New);
         assert_eq!(
-            code(sessions.admit(id, at(1_001), Sequence(1), Sequence(1), 0)),
+            code(sessions.admit(id, None, at(1_001), Sequence(1), Sequence(1), 0)),
             Rejection::SEQUENCE_STALE
         );
     }
@@ -397,15 +446,18 @@ mod tests {
     fn an_expired_session_is_refused_before_and_after_the_sweep() {
         let mut sessions = Sessions::default();
         let id = opened(&mut sessions);
-        assert_eq!(sessions.touch(id, at(11_000)), Ok(()));
+        assert_eq!(sessions.touch(id, None, at(11_000)), Ok(()));
         let late = at(21_001);
-        assert_eq!(code(sessions.admit(id, late, Sequence(1), Sequence(1), 0)), Rejection::SESSION_EXPIRED);
+        assert_eq!(
+            code(sessions.admit(id, None, late, Sequence(1), Sequence(1), 0)),
+            Rejection::SESSION_EXPIRED
+        );
         sessions.sweep(LogIndex(SWEEP_INTERVAL + 1), late);
         assert_eq!(sessions.len(), 1);
         sessions.sweep(LogIndex(SWEEP_INTERVAL), late);
         assert_eq!(sessions.len(), 0);
         assert_eq!(
-            code(sessions.admit(id, at(1_000), Sequence(1), Sequence(1), 0)),
+            code(sessions.admit(id, None, at(1_000), Sequence(1), Sequence(1), 0)),
             Rejection::SESSION_EXPIRED
         );
     }
@@ -414,16 +466,16 @@ mod tests {
     fn a_command_twice_in_one_entry_is_carried_out_once() {
         let mut sessions = Sessions::default();
         let id = opened(&mut sessions);
-        assert_eq!(sessions.admit(id, at(1_001), Sequence(1), Sequence(1), 4), Admission::New);
-        assert_eq!(sessions.admit(id, at(1_001), Sequence(1), Sequence(1), 9), Admission::SameAs(4));
+        assert_eq!(sessions.admit(id, None, at(1_001), Sequence(1), Sequence(1), 4), Admission::New);
+        assert_eq!(sessions.admit(id, None, at(1_001), Sequence(1), Sequence(1), 9), Admission::SameAs(4));
     }
 
     #[test]
     fn opening_twice_gives_one_session() {
         let mut sessions = Sessions::default();
         let id = opened(&mut sessions);
-        assert_eq!(sessions.open(LogIndex(9), 0, at(1_500), [7; 16], 10_000), Ok(id));
-        assert_ne!(sessions.open(LogIndex(9), 1, at(1_500), [8; 16], 10_000), Ok(id));
+        assert_eq!(sessions.open(LogIndex(9), 0, at(1_500), None, [7; 16], 10_000), Ok(id));
+        assert_ne!(sessions.open(LogIndex(9), 1, at(1_500), None, [8; 16], 10_000), Ok(id));
     }
 
     #[test]
@@ -434,8 +486,8 @@ mod tests {
             answer(&mut sessions, id, sequence, done("x"));
         }
         let next = Sequence(WINDOW_MAX as u64 + 1);
-        assert_eq!(code(sessions.admit(id, at(1_001), next, Sequence(1), 0)), Rejection::WINDOW_FULL);
-        assert_eq!(sessions.admit(id, at(1_001), next, Sequence(2), 0), Admission::New);
+        assert_eq!(code(sessions.admit(id, None, at(1_001), next, Sequence(1), 0)), Rejection::WINDOW_FULL);
+        assert_eq!(sessions.admit(id, None, at(1_001), next, Sequence(2), 0), Admission::New);
     }
 
     #[test]
@@ -445,21 +497,49 @@ mod tests {
         answer(&mut sessions, id, 1, done("one"));
         let no = Rejection { code: 100, name: "no".into(), message: "No.".into() };
         answer(&mut sessions, id, 2, Outcome::Rejected(no.clone()));
-        let gone = sessions.open(LogIndex(6), 0, at(1_000), [9; 16], 10_000).unwrap();
+        let gone = sessions.open(LogIndex(6), 0, at(1_000), None, [9; 16], 10_000).unwrap();
         let mut state = State::new();
         sessions.store(&mut state);
-        sessions.close(gone);
+        sessions.close(gone, None).unwrap();
         sessions.store(&mut state);
         let mut loaded = Sessions::load(&state).unwrap();
         assert_eq!(loaded.len(), 1);
-        assert_eq!(loaded.admit(id, at(1_001), Sequence(1), Sequence(1), 0), Admission::Known(done("one")));
         assert_eq!(
-            loaded.admit(id, at(1_001), Sequence(2), Sequence(1), 0),
+            loaded.admit(id, None, at(1_001), Sequence(1), Sequence(1), 0),
+            Admission::Known(done("one"))
+        );
+        assert_eq!(
+            loaded.admit(id, None, at(1_001), Sequence(2), Sequence(1), 0),
             Admission::Known(Outcome::Rejected(no))
         );
         assert_eq!(
-            code(loaded.admit(gone, at(1_001), Sequence(1), Sequence(1), 0)),
+            code(loaded.admit(gone, None, at(1_001), Sequence(1), Sequence(1), 0)),
             Rejection::SESSION_EXPIRED
         );
+    }
+
+    /// What could go wrong: a leader acts in the name of another's session with a key, or without one.
+    #[test]
+    fn a_session_obeys_the_key_that_opened_it_and_nobody_else() {
+        let (mine, other) = (Some(ClientKey([1; 32])), Some(ClientKey([2; 32])));
+        let mut sessions = Sessions::default();
+        let id = sessions.open(LogIndex(5), 0, at(1_000), mine, [7; 16], 10_000).unwrap();
+        let theirs = sessions.open(LogIndex(6), 0, at(1_000), other, [7; 16], 10_000).unwrap();
+        assert_ne!(id, theirs, "the same name under another key is another session");
+        let mut state = State::new();
+        sessions.store(&mut state);
+        let mut sessions = Sessions::load(&state).unwrap();
+        for foreign in [other, None] {
+            let refused = sessions.admit(id, foreign, at(1_001), Sequence(1), Sequence(1), 0);
+            assert_eq!(code(refused), Rejection::FOREIGN_SESSION);
+            assert_eq!(sessions.touch(id, foreign, at(1_001)).unwrap_err().code, Rejection::FOREIGN_SESSION);
+            assert_eq!(sessions.close(id, foreign).unwrap_err().code, Rejection::FOREIGN_SESSION);
+        }
+        assert_eq!(sessions.admit(id, mine, at(1_001), Sequence(1), Sequence(1), 0), Admission::New);
+        let unowned = opened(&mut sessions);
+        let refused = sessions.admit(unowned, mine, at(1_001), Sequence(1), Sequence(1), 0);
+        assert_eq!(code(refused), Rejection::FOREIGN_SESSION);
+        assert_eq!(sessions.close(id, mine), Ok(()));
+        assert_eq!(sessions.len(), 2);
     }
 }

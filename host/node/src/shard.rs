@@ -16,7 +16,8 @@ use tokio::sync::oneshot;
 use crate::accused::Accused;
 use crate::clock::Clock;
 use crate::driver::{
-    ApplyJob, Driver, DriverInput, EntryEvents, Failure, GroupReport, GroupStart, Output, Recent, Reply,
+    AdmittedFrame, ApplyJob, Driver, DriverInput, EntryEvents, Failure, GroupReport, GroupStart, Output,
+    Recent, RelayedFrame, Reply,
 };
 use crate::machine::MachineIdentity;
 use crate::mailbox::Mailbox;
@@ -83,7 +84,7 @@ impl ShardSender {
         if let Err(full) = self.0.offer(ShardInput::Driver(DriverInput::Submit { group, items }))
             && let ShardInput::Driver(DriverInput::Submit { items, .. }) = full.0
         {
-            items.into_iter().for_each(|(_, waiter)| refuse(waiter));
+            refuse_all(items.into_iter().map(|(_, waiter)| waiter), &Failure::Overloaded);
         }
     }
 
@@ -98,6 +99,16 @@ impl ShardSender {
     pub fn verified(&self, from: NodeId, input: DriverInput<Waiter>) {
         if self.0.offer(ShardInput::Driver(input)).is_err() {
             tracing::debug!(%from, "a shard's mailbox is full; a verified message was dropped");
+        }
+    }
+
+    /// Hands over a client's frame whose signature was verified; refused as overloaded when the mailbox is full.
+    pub fn client_frame(&self, group: GroupId, frame: AdmittedFrame, waiters: Vec<Waiter>) {
+        let input = DriverInput::ClientFrame { group, frame, waiters };
+        if let Err(full) = self.0.offer(ShardInput::Driver(input))
+            && let ShardInput::Driver(DriverInput::ClientFrame { waiters, .. }) = full.0
+        {
+            refuse_all(waiters, &Failure::Overloaded);
         }
     }
 
@@ -135,15 +146,9 @@ impl ShardSender {
     }
 }
 
-fn refuse(waiter: Waiter) {
-    match waiter {
-        Waiter::Stream(sink, tag) => {
-            sink.reply(tag, Reply::Failed(Failure::Overloaded));
-            sink.flush();
-        }
-        // Whoever asked may have left.
-        Waiter::Once(sender) => drop(sender.send(Reply::Failed(Failure::Overloaded))),
-    }
+/// Tells all of them why not.
+pub fn refuse_all(waiters: impl IntoIterator<Item = Waiter>, failure: &Failure) {
+    answer(waiters.into_iter().map(|waiter| (waiter, Reply::Failed(failure.clone()))));
 }
 
 /// What a shard needs of the rest of the node.
@@ -156,6 +161,8 @@ pub trait Surroundings: Send + Sync + 'static {
     fn need(&self, component: Digest);
     /// Keeps the proof of a lie and has it ordered.
     fn evidence(&self, group: GroupId, evidence: Evidence);
+    /// Hands a client's frame to the leader.
+    fn relay(&self, group: GroupId, frame: RelayedFrame);
     /// Shows events to watchers.
     fn events(&self, group: GroupId, events: EntryEvents);
     /// Tells watchers that entries up to this one came by snapshot.
@@ -271,7 +278,7 @@ impl<S: Surroundings> Shard<S> {
                     Ok(found) => Reply::Answer(found),
                     Err(why) => Reply::Failed(Failure::QueryHalted(why)),
                 };
-                answer(vec![(waiter, reply)]);
+                answer([(waiter, reply)]);
             });
         }
         for (group, through) in output.compact {
@@ -291,6 +298,9 @@ impl<S: Surroundings> Shard<S> {
         output.needs.into_iter().for_each(|digest| self.surroundings.need(digest));
         for (group, evidence) in output.evidence {
             self.surroundings.evidence(group, evidence);
+        }
+        for (group, frame) in output.relays {
+            self.surroundings.relay(group, frame);
         }
         for (group, events) in output.events {
             self.surroundings.events(group, events);
@@ -330,7 +340,7 @@ fn run_timed(mut job: ApplyJob) -> ApplyJob {
 }
 
 /// Hands out replies; each stream is flushed once.
-fn answer(replies: Vec<(Waiter, Reply)>) {
+fn answer(replies: impl IntoIterator<Item = (Waiter, Reply)>) {
     let mut sinks: Vec<Arc<dyn ReplySink>> = Vec::new();
     for (waiter, reply) in replies {
         match waiter {

@@ -1,8 +1,10 @@
-//! Signed frames between the transport and the shards: verified by the vote service on its bounded pool.
+//! What is signed, between the network and the shards: frames of peers and of clients, verified by the vote service on
+//! its bounded pool.
 //!
-//! Relies on `driver` for what of a frame is signed and on `votes` for the verdicts. Promises that a frame of a
-//! group that signs reaches its shard only verified, that frames of other groups never pass through here, and
-//! that whatever is refused counts against the peer that delivered it. Knows no protocol.
+//! Relies on `driver` for what of a frame is signed, on `clients` for their keys, and on `votes` for the verdicts.
+//! Promises that a frame of a group that signs reaches its shard only verified, what clients signed of a proposed block
+//! included; that frames of other groups never pass through here; and that whatever is refused counts against the peer
+//! that delivered it. Knows no protocol.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,12 +12,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use quorate_crypto::ValidatorSet;
-use quorate_types::{GroupId, NodeId};
-use quorate_votes::{Answer, Service, ServiceConfig, ServiceError, Ticket};
+use quorate_types::{Batch, ClientFrame, FrameContentError, GroupId, NodeId};
+use quorate_votes::{Answer, Part, Request, Service, ServiceConfig, ServiceError, Ticket};
 
+use crate::clients::Clients;
 use crate::clock::Clock;
-use crate::driver::{AcceptedCertificates, FrameFault, Unverified};
-use crate::shard::ShardSender;
+use crate::driver::{
+    AcceptedCertificates, AdmittedFrame, ClientRegister as _, Failure, FrameFault, PayloadFault, Unverified,
+};
+use crate::shard::{ShardSender, Waiter, refuse_all};
 
 /// What a peer delivered that was refused, since this node's start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,13 +32,27 @@ pub struct PeerFaults {
     pub frames_refused: u64,
     /// Frames dropped because too many of this peer waited to be verified.
     pub frames_overloaded: u64,
+    /// Blocks that it proposed, and clients' frames that it handed on, with something that no client signed.
+    pub payloads_refused: u64,
 }
+
+/// Who delivers the frames of clients, to the vote service: all of them share one queue beside those of peers.
+const ANY_CLIENT: NodeId = NodeId::ZERO;
 
 /// Sends the frames of groups that sign through the vote service.
 #[derive(Debug)]
 pub struct Signatures {
     service: Service,
     shared: Arc<Shared>,
+    clients: Clients,
+}
+
+/// What waits for its verdicts.
+enum Waiting {
+    /// From a peer.
+    Message(Box<Unverified>),
+    /// From a client, or from a peer that holds it for one.
+    Client { group: GroupId, frame: AdmittedFrame, waiters: Vec<Waiter> },
 }
 
 struct Shared {
@@ -41,7 +60,7 @@ struct Shared {
     /// The voters of each group here that signs.
     sets: ArcSwap<BTreeMap<GroupId, Arc<ValidatorSet>>>,
     /// Frames under verification; as many as the service takes.
-    waiting: Mutex<BTreeMap<Ticket, Unverified>>,
+    waiting: Mutex<BTreeMap<Ticket, Waiting>>,
     accepted: Arc<AcceptedCertificates>,
     faults: Mutex<BTreeMap<NodeId, PeerFaults>>,
 }
@@ -62,7 +81,12 @@ impl Signatures {
     /// # Errors
     ///
     /// [`ServiceError`].
-    pub fn start(threads: usize, clock: Clock, shards: Vec<ShardSender>) -> Result<Self, ServiceError> {
+    pub fn start(
+        threads: usize,
+        clock: Clock,
+        shards: Vec<ShardSender>,
+        clients: Clients,
+    ) -> Result<Self, ServiceError> {
         let shared = Arc::new(Shared {
             shards,
             sets: ArcSwap::default(),
@@ -74,7 +98,7 @@ impl Signatures {
         let answered = Arc::clone(&shared);
         let now = Arc::new(move || clock.now().time);
         let service = Service::start(config, None, now, move |answer| answered.answered(&answer))?;
-        Ok(Self { service, shared })
+        Ok(Self { service, shared, clients })
     }
 
     /// Frames of this group are signed by these members from now on.
@@ -96,22 +120,91 @@ impl Signatures {
     pub fn take(&self, from: NodeId, group: GroupId, frame: Bytes) -> Option<Bytes> {
         let sets = self.shared.sets.load();
         let Some(set) = sets.get(&group) else { return Some(frame) };
-        match Unverified::read(from, frame, set) {
+        let read = Unverified::read(from, frame, set).and_then(|(mut unverified, mut request)| {
+            unverified.check_payload(&mut request, &self.clients)?;
+            Ok((unverified, request))
+        });
+        match read {
             Ok((unverified, request)) => {
-                // Held meanwhile, so that no answer comes before its frame is among those that wait.
-                let mut waiting = locked(&self.shared.waiting);
-                match self.service.submit(request) {
-                    Ok(ticket) => drop(waiting.insert(ticket, unverified)),
-                    Err(overloaded) => {
-                        drop(waiting);
-                        tracing::debug!(%from, %group, %overloaded, "a signed frame was dropped");
-                        self.shared.note(from, |faults| faults.frames_overloaded += 1);
-                    }
+                if self.submit(request, Waiting::Message(Box::new(unverified))).is_err() {
+                    self.shared.note(from, |faults| faults.frames_overloaded += 1);
                 }
             }
             Err(fault) => self.shared.refuse(from, group, &fault),
         }
         None
+    }
+
+    /// Whether clients of this group sign, as far as this node runs it.
+    #[must_use]
+    pub fn is_signed(&self, group: GroupId) -> bool {
+        self.shared.sets.load().contains_key(&group)
+    }
+
+    /// Takes a client's frame, with one waiter for each item.
+    pub fn take_client(&self, group: GroupId, frame: &ClientFrame, batch: &Batch, waiters: Vec<Waiter>) {
+        if let Err((failure, waiters)) = self.check_client(ANY_CLIENT, group, frame, batch, waiters) {
+            refuse_all(waiters, &failure);
+        }
+    }
+
+    /// Takes a client's frame that a peer holds and believes that this node, leading, does not.
+    pub fn take_relayed(&self, from: NodeId, group: GroupId, frame: Bytes) {
+        let checked = ClientFrame::decode(frame).map_err(FrameContentError::from).and_then(|frame| {
+            let batch = frame.batch()?;
+            Ok((frame, batch))
+        });
+        let fault = match checked {
+            Ok((frame, batch)) => match self.check_client(from, group, &frame, &batch, Vec::new()) {
+                Err((Failure::FrameRefused(fault), _)) => fault,
+                // Taken, or there is no room for it: nobody's fault.
+                _ => return,
+            },
+            Err(fault) => fault.to_string(),
+        };
+        tracing::debug!(%from, %group, fault, "a client's frame that a peer handed on was refused");
+        self.shared.note(from, |faults| faults.payloads_refused += 1);
+    }
+
+    fn check_client(
+        &self,
+        from: NodeId,
+        group: GroupId,
+        frame: &ClientFrame,
+        batch: &Batch,
+        waiters: Vec<Waiter>,
+    ) -> Result<(), (Failure, Vec<Waiter>)> {
+        if !self.is_signed(group) {
+            return Err((Failure::UnknownGroup, waiters));
+        }
+        let check = match self.clients.check(group, frame, batch) {
+            Ok(check) => check,
+            Err(fault) => return Err((Failure::FrameRefused(fault.to_string()), waiters)),
+        };
+        let content = quorate_crypto::frame_content(frame);
+        let admitted = AdmittedFrame { content, bytes: frame.encode(), items: batch.items.len() };
+        let request = Request { peer: from, parts: vec![Part::frame(check)] };
+        match self.submit(request, Waiting::Client { group, frame: admitted, waiters }) {
+            Err(Waiting::Client { waiters, .. }) => Err((Failure::Overloaded, waiters)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has a request judged; gives back what was to wait if there is no room.
+    fn submit(&self, request: Request, what: Waiting) -> Result<(), Waiting> {
+        // Held meanwhile, so that no answer comes before its frame is among those that wait.
+        let mut waiting = locked(&self.shared.waiting);
+        match self.service.submit(request) {
+            Ok(ticket) => {
+                waiting.insert(ticket, what);
+                Ok(())
+            }
+            Err(overloaded) => {
+                drop(waiting);
+                tracing::debug!(%overloaded, "a signed frame was dropped");
+                Err(what)
+            }
+        }
     }
 
     /// What a peer delivered that was refused.
@@ -123,11 +216,24 @@ impl Signatures {
 
 impl Shared {
     fn answered(&self, answer: &Answer) {
-        let Some(unverified) = locked(&self.waiting).remove(&answer.ticket) else { return };
-        let group = unverified.group();
-        match unverified.admit(answer, &self.accepted) {
-            Ok(input) => crate::node::shard_of(&self.shards, group).verified(answer.peer, input),
-            Err(fault) => self.refuse(answer.peer, group, &fault),
+        let Some(waiting) = locked(&self.waiting).remove(&answer.ticket) else { return };
+        match waiting {
+            Waiting::Message(unverified) => {
+                let group = unverified.group();
+                match unverified.admit(answer, &self.accepted) {
+                    Ok(input) => crate::node::shard_of(&self.shards, group).verified(answer.peer, input),
+                    Err(fault) => self.refuse(answer.peer, group, &fault),
+                }
+            }
+            Waiting::Client { group, frame, waiters } if answer.is_accepted() => {
+                crate::node::shard_of(&self.shards, group).client_frame(group, frame, waiters);
+            }
+            Waiting::Client { group, waiters, .. } => {
+                if answer.peer != ANY_CLIENT {
+                    self.refuse(answer.peer, group, &PayloadFault::Signature.into());
+                }
+                refuse_all(waiters, &Failure::FrameRefused(PayloadFault::Signature.to_string()));
+            }
         }
     }
 
@@ -135,10 +241,11 @@ impl Shared {
         let before = self.note(from, |faults| match fault {
             FrameFault::Signature(quorate_crypto::VerifyError::InvalidSignature { .. })
             | FrameFault::Certificate(_) => faults.signatures_refused += 1,
+            FrameFault::Payload(_) => faults.payloads_refused += 1,
             _ => faults.frames_refused += 1,
         });
         // A peer chooses how many there are; the counters tell.
-        if before.signatures_refused + before.frames_refused == 0 {
+        if before.signatures_refused + before.frames_refused + before.payloads_refused == 0 {
             tracing::warn!(%from, %group, %fault, "a signed frame was refused, and later ones are only counted");
         } else {
             tracing::debug!(%from, %group, %fault, "a signed frame was refused");
@@ -160,12 +267,19 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::time::{Duration, Instant};
 
-    use quorate_consensus::hotstuff::{Body, Life, Message};
+    use quorate_consensus::hotstuff::{Block, Body, Header, Justify, Life, Message, Proposal};
     use quorate_consensus::{Envelope, Message as AnyMessage};
     use quorate_crypto::{Scope, SecretKey, Validator};
-    use quorate_types::{BootNumber, ClusterId, Epoch, Incarnation, Protocol};
+    use quorate_transport::Role;
+    use quorate_transport::pki::Authority;
+    use quorate_types::{
+        BatchItem, BootNumber, ClientKey, ClusterId, Command, Digest, EntryKind, Epoch, HlcTimestamp,
+        Incarnation, LogIndex, Position, Protocol, Sequence, SessionId, Term, View, encode_frames,
+    };
 
     use super::*;
+    use crate::clients::tests::{CLUSTER, TestClient, client, clients, frame as client_frame, open};
+    use crate::driver::Reply;
 
     const GROUP: GroupId = GroupId(3);
 
@@ -174,7 +288,7 @@ mod tests {
     }
 
     fn scope() -> Scope {
-        let cluster = ClusterId([1; 16]);
+        let cluster = CLUSTER;
         Scope { cluster, group: GROUP, epoch: Epoch(1), protocol: Protocol::HotStuff }
     }
 
@@ -184,7 +298,25 @@ mod tests {
     }
 
     fn frame(scope: Scope, key: &SecretKey) -> Bytes {
-        let body = Body::Boot(Life { boot: BootNumber(1), nonce: 2 });
+        said(scope, key, Body::Boot(Life { boot: BootNumber(1), nonce: 2 }))
+    }
+
+    /// The first block, proposed by its leader with this in it.
+    fn proposed(kind: EntryKind, body: Bytes) -> Bytes {
+        let header = Header {
+            parent: Digest::default(),
+            tenure: View(1),
+            position: Position { epoch: Epoch(1), term: Term(1), index: LogIndex(1) },
+            hlc: HlcTimestamp(1),
+            kind,
+            body: Digest::default(),
+        };
+        let block = Block::new(header, body);
+        let proposal = Proposal { block, justify: Justify::Genesis, timed_out: None };
+        said(scope(), &secret(2), Body::Proposal(Box::new(proposal)))
+    }
+
+    fn said(scope: Scope, key: &SecretKey, body: Body) -> Bytes {
         let signature = key.sign(&body.statement(scope));
         let message = AnyMessage::HotStuff(Message { scope, body, signature });
         let (incarnation, boot) = (Incarnation(1), BootNumber(1));
@@ -192,33 +324,41 @@ mod tests {
             .encode()
     }
 
-    fn signatures() -> (Signatures, ShardSender) {
+    fn signatures() -> (Signatures, ShardSender, Authority) {
         let shard = ShardSender::new(16);
-        let signatures = Signatures::start(1, Clock::default(), vec![shard.clone()]).unwrap();
+        let authority = Authority::create(CLUSTER).unwrap();
+        let clients = clients(&authority);
+        let signatures = Signatures::start(1, Clock::default(), vec![shard.clone()], clients).unwrap();
         signatures.add_group(GROUP, set());
-        (signatures, shard)
+        (signatures, shard, authority)
+    }
+
+    fn wait_until(signatures: &Signatures, is_so: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !is_so() {
+            assert!(Instant::now() < deadline, "{signatures:?}");
+            std::thread::yield_now();
+        }
     }
 
     /// What could go wrong: a forged frame that reaches a replica, or one that is held against its victim.
     #[test]
     fn only_verified_frames_reach_the_shard_and_refusals_count_against_the_deliverer() {
-        let (signatures, shard) = signatures();
+        let (signatures, shard, _) = signatures();
         let good = frame(scope(), &secret(2));
         assert_eq!(signatures.take(NodeId(2), GROUP, good.clone()), None);
         // The same frame delivered by another peer names that peer as its signer.
         assert_eq!(signatures.take(NodeId(4), GROUP, good), None);
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while signatures.faults(NodeId(4)).signatures_refused == 0 || shard.waiting() == 0 {
-            assert!(Instant::now() < deadline, "{signatures:?}");
-            std::thread::yield_now();
-        }
+        wait_until(&signatures, || {
+            signatures.faults(NodeId(4)).signatures_refused > 0 && shard.waiting() > 0
+        });
         assert_eq!(shard.waiting(), 1);
         assert_eq!(signatures.faults(NodeId(2)), PeerFaults::default());
     }
 
     #[test]
     fn what_is_no_message_of_the_group_is_counted_and_other_groups_pass() {
-        let (signatures, shard) = signatures();
+        let (signatures, shard, _) = signatures();
         let refused = |from, frame| {
             assert_eq!(signatures.take(NodeId(from), GROUP, frame), None);
             signatures.faults(NodeId(from)).frames_refused
@@ -231,5 +371,82 @@ mod tests {
         let other = Bytes::from_static(b"of a crash group");
         assert_eq!(signatures.take(NodeId(2), GroupId(4), other.clone()), Some(other));
         assert_eq!(shard.waiting(), 0);
+    }
+
+    fn command() -> BatchItem {
+        BatchItem::Command(Command {
+            session: SessionId(1),
+            sequence: Sequence(1),
+            acknowledged_below: Sequence(1),
+            name: "withdraw".into(),
+            body: Bytes::new(),
+        })
+    }
+
+    fn frames(frames: &[ClientFrame]) -> Bytes {
+        proposed(
+            EntryKind::Frames,
+            encode_frames(&frames.iter().map(ClientFrame::encode).collect::<Vec<_>>()),
+        )
+    }
+
+    fn signed(client: &TestClient, items: Vec<BatchItem>) -> ClientFrame {
+        client_frame(client, &client.certificate, items).0
+    }
+
+    /// What could go wrong: a leader orders a command that nobody sent, and is voted for.
+    #[test]
+    fn a_block_with_what_no_client_signed_never_reaches_the_shard_and_counts_against_its_proposer() {
+        let (signatures, shard, authority) = signatures();
+        let writer = client(&authority, Role::Writer);
+        let good = signed(&writer, vec![open(), command()]);
+        let batch = |items| proposed(EntryKind::Batch, Batch { items }.encode());
+        let fabricated =
+            ClientFrame { items: signed(&writer, vec![command(), command()]).items, ..good.clone() };
+        let stranger = client(&Authority::create(CLUSTER).unwrap(), Role::Writer);
+        let smuggled = BatchItem::Evidence(Bytes::new());
+        let bad = [
+            frames(&[good.clone(), fabricated]),
+            frames(&[ClientFrame { key: ClientKey([0; 32]), ..good.clone() }]),
+            frames(&[signed(&stranger, vec![open()])]),
+            frames(&[client_frame(&writer, &Bytes::new(), vec![open()]).0]),
+            frames(&[signed(&writer, vec![smuggled.clone()])]),
+            proposed(EntryKind::Frames, Bytes::from_static(b"garbage")),
+            batch(vec![BatchItem::Tick, command()]),
+            batch(vec![open()]),
+            batch(vec![BatchItem::CloseSession(SessionId(1))]),
+            proposed(EntryKind::Batch, Bytes::from_static(b"garbage")),
+        ];
+        for (count, frame) in (1..).zip(bad) {
+            assert_eq!(signatures.take(NodeId(2), GROUP, frame), None);
+            wait_until(&signatures, || signatures.faults(NodeId(2)).payloads_refused == count);
+        }
+        assert_eq!(shard.waiting(), 0);
+        signatures.take(NodeId(2), GROUP, frames(&[good]));
+        signatures.take(NodeId(2), GROUP, batch(vec![BatchItem::Tick, smuggled]));
+        wait_until(&signatures, || shard.waiting() == 2);
+    }
+
+    /// What could go wrong: an honest leader is blamed for what a client or another member made up.
+    #[test]
+    fn a_frame_with_a_bad_signature_is_told_so_and_ordered_by_nobody() {
+        let (signatures, shard, authority) = signatures();
+        let writer = client(&authority, Role::Writer);
+        let good = signed(&writer, vec![command()]);
+        let bad = ClientFrame { signature: [1; 64], ..good.clone() };
+        let told = |group, frame: &ClientFrame| {
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            let batch = frame.batch().unwrap();
+            signatures.take_client(group, frame, &batch, vec![Waiter::Once(sender)]);
+            receiver.blocking_recv().unwrap()
+        };
+        assert!(matches!(told(GROUP, &bad), Reply::Failed(Failure::FrameRefused(_))));
+        assert!(matches!(told(GroupId(9), &good), Reply::Failed(Failure::UnknownGroup)));
+        signatures.take_relayed(NodeId(3), GROUP, bad.encode());
+        signatures.take_relayed(NodeId(3), GROUP, Bytes::from_static(b"garbage"));
+        wait_until(&signatures, || signatures.faults(NodeId(3)).payloads_refused == 2);
+        assert_eq!(shard.waiting(), 0);
+        signatures.take_relayed(NodeId(3), GROUP, good.encode());
+        wait_until(&signatures, || shard.waiting() == 1);
     }
 }

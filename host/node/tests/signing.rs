@@ -9,16 +9,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_consensus::hotstuff::{Body, Evidence, Identity, Message, Settings};
 use quorate_consensus::{Envelope, Message as AnyMessage, Now, ReplicaRole, StartError, Timings};
-use quorate_crypto::{SecretKey, Statement, StatementKind, ValidatorSet};
+use quorate_crypto::{SecretKey, Statement, StatementKind, ValidatorSet, frame_content, sign_frame};
 use quorate_node::catalog::crash_group;
 use quorate_node::driver::{
-    AcceptedCertificates, Driver, DriverInput, FrameFault, GroupStart, Local, Output, Reply, Unverified,
+    AcceptedCertificates, AdmittedFrame, Driver, DriverInput, FrameFault, GroupStart, Local, Output,
+    RelayedFrame, Reply, Unverified,
 };
 use quorate_node::{DigestInterval, MachineIdentity};
 use quorate_storage::{Identity as DiskIdentity, SimDisk, Store};
 use quorate_types::{
-    BatchItem, BootNumber, ClusterId, ComponentLimits, Digest, Epoch, EpochConfig, GroupId, GroupKind,
-    HlcTimestamp, Incarnation, LogIndex, MemberKey, NodeId, Outcome, Protocol, Time, View,
+    Batch, BatchItem, BootNumber, ClientFrame, ClusterId, ComponentLimits, Digest, Epoch, EpochConfig,
+    GroupId, GroupKind, HlcTimestamp, Incarnation, LogIndex, MemberKey, NodeId, Outcome, Protocol, Rejection,
+    SessionId, Time, View,
 };
 
 // The catalog's machine is the only one in native code.
@@ -64,6 +66,8 @@ struct Cluster {
     replies: BTreeMap<u64, Reply>,
     next_waiter: u64,
     evidence: Vec<Evidence>,
+    /// Clients' frames that members handed on.
+    relays: Vec<RelayedFrame>,
     /// Log batches made durable so far.
     flushes: u64,
 }
@@ -80,6 +84,7 @@ impl Cluster {
             replies: BTreeMap::new(),
             next_waiter: 0,
             evidence: Vec::new(),
+            relays: Vec::new(),
             flushes: 0,
         };
         for node in (1..=4).map(NodeId) {
@@ -138,6 +143,7 @@ impl Cluster {
             queue.push_back((node, vec![DriverInput::Flushed(ticket)]));
         }
         self.evidence.extend(output.evidence.into_iter().map(|(_, evidence)| evidence));
+        self.relays.extend(output.relays.into_iter().map(|(_, frame)| frame));
         for (waiter, reply) in output.replies {
             assert!(self.replies.insert(waiter, reply).is_none(), "one reply for each waiter");
         }
@@ -174,6 +180,30 @@ impl Cluster {
         let items = vec![(BatchItem::OpenSession { client: [client; 16], ttl_ms: 60_000 }, self.next_waiter)];
         self.input(node, vec![DriverInput::Submit { group: GROUP, items }]);
         self.next_waiter
+    }
+
+    /// Hands a client's frame to these members; who waits at each.
+    fn send(&mut self, to: impl IntoIterator<Item = NodeId>, frame: &ClientFrame) -> Vec<u64> {
+        let items = frame.batch().unwrap().items.len();
+        let admitted = AdmittedFrame { content: frame_content(frame), bytes: frame.encode(), items };
+        let mut waiters = Vec::new();
+        for node in to {
+            let first = self.next_waiter + 1;
+            self.next_waiter += items as u64;
+            let waiting = (first..=self.next_waiter).collect();
+            waiters.extend(first..=self.next_waiter);
+            let (group, frame) = (GROUP, admitted.clone());
+            self.input(node, vec![DriverInput::ClientFrame { group, frame, waiters: waiting }]);
+        }
+        waiters
+    }
+
+    /// What a waiter was told; nothing yet.
+    fn told(&mut self, waiter: u64) -> Option<(Outcome, LogIndex)> {
+        match self.replies.remove(&waiter)? {
+            Reply::Outcome { outcome, index } => Some((outcome, index)),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn is_done(&mut self, waiter: u64) -> bool {
@@ -297,6 +327,91 @@ fn two_votes_of_one_view_become_evidence_that_the_log_keeps() {
     for driver in cluster.drivers.values() {
         assert_eq!(driver.report(GROUP).unwrap().accused, [liar]);
     }
+}
+
+fn opening(client: u8, seed: u8) -> ClientFrame {
+    let items = vec![BatchItem::OpenSession { client: [client; 16], ttl_ms: 60_000 }];
+    signed(items, seed)
+}
+
+fn signed(items: Vec<BatchItem>, seed: u8) -> ClientFrame {
+    let secret = SecretKey::from_seed(&[seed; 32]);
+    sign_frame(CLUSTER, GROUP, &secret, Bytes::from_static(b"certificate"), Batch { items }.encode())
+}
+
+fn all() -> impl Iterator<Item = NodeId> {
+    (1..=4).map(NodeId)
+}
+
+/// What could go wrong: only the leader answers, so that a client has its word alone; or members answer differently.
+#[test]
+fn every_member_answers_a_frame_alike_also_one_that_gets_it_after_it_was_applied() {
+    let mut cluster = Cluster::new();
+    let frame = opening(1, 50);
+    let waiters = cluster.send(all().take(3), &frame);
+    cluster.run(Duration::from_millis(20));
+    let told: Vec<_> = waiters.into_iter().map(|waiter| cluster.told(waiter).unwrap()).collect();
+    assert!(matches!(told[0].0, Outcome::Done(_)) && told.iter().all(|one| *one == told[0]), "{told:?}");
+    let late = cluster.send([NodeId(4)], &frame);
+    assert_eq!(cluster.told(late[0]).as_ref(), Some(&told[0]));
+    assert_eq!(cluster.drivers[&NodeId(4)].report(GROUP).unwrap().pending, 0);
+}
+
+/// What could go wrong: a leader uses the session of one client for another, or replays what it has seen.
+#[test]
+fn a_session_takes_frames_of_its_own_key_and_a_replay_gives_the_first_outcome() {
+    let mut cluster = Cluster::new();
+    let opened = cluster.send(all(), &opening(1, 50));
+    cluster.run(Duration::from_millis(20));
+    let (Outcome::Done(session), _) = cluster.told(opened[0]).unwrap() else { panic!("not opened") };
+    let session = SessionId(u64::from_le_bytes(session[..].try_into().unwrap()));
+    let mut close = |seed| {
+        let waiters = cluster.send(all(), &signed(vec![BatchItem::CloseSession(session)], seed));
+        cluster.run(Duration::from_millis(20));
+        cluster.told(waiters[0]).unwrap().0
+    };
+    assert!(
+        matches!(close(51), Outcome::Rejected(rejection) if rejection.code == Rejection::FOREIGN_SESSION)
+    );
+    assert!(matches!(close(50), Outcome::Done(_)));
+    let sessions = |cluster: &Cluster| cluster.drivers[&NodeId(1)].report(GROUP).unwrap().sessions;
+    assert_eq!(sessions(&cluster), 0);
+}
+
+/// What could go wrong: a client's frame is lost with the leader that had it.
+#[test]
+fn a_frame_outlives_the_leader_that_took_it() {
+    let mut cluster = Cluster::new();
+    let first = cluster.leader().unwrap();
+    cluster.down = Some(first);
+    let waiters = cluster.send(all().filter(|node| *node != first), &opening(1, 50));
+    cluster.run(Duration::from_secs(1));
+    assert!(waiters.into_iter().all(|waiter| cluster.is_done(waiter)));
+    assert_ne!(cluster.leader(), Some(first));
+}
+
+/// What could go wrong: a leader orders what others want and ignores one client for as long as it leads; or a client
+/// that leaves the leader out has an honest one replaced.
+#[test]
+fn a_leader_is_shown_what_it_leaves_out_and_then_replaced() {
+    let mut cluster = Cluster::new();
+    let first = cluster.leader().unwrap();
+    let waiters = cluster.send(all().filter(|node| *node != first), &opening(1, 50));
+    let mut others = Vec::new();
+    for client in 2..=120 {
+        others.extend(cluster.send(all(), &opening(client, 51)));
+        cluster.run(Duration::from_millis(25));
+        let relayed = cluster.now > Time(1).after(Duration::from_millis(1_200));
+        assert!(!relayed || cluster.relays.len() >= 3, "nobody showed it to the leader");
+        if cluster.leader() != Some(first) {
+            break;
+        }
+        assert!(cluster.replies.keys().all(|waiter| !waiters.contains(waiter)));
+    }
+    cluster.run(Duration::from_millis(200));
+    assert!(cluster.relays.iter().all(|relay| relay.to == first && relay.bytes == opening(1, 50).encode()));
+    assert_ne!(cluster.leader(), Some(first), "a leader that ignores a client goes on");
+    assert!(waiters.into_iter().chain(others).all(|waiter| cluster.is_done(waiter)));
 }
 
 #[test]

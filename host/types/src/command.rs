@@ -80,6 +80,8 @@ impl Rejection {
     pub const WINDOW_FULL: u32 = 10;
     /// What was given as evidence proves no lie of a member of this epoch.
     pub const EVIDENCE_REFUSED: u32 = 11;
+    /// The session belongs to whoever signs with another key; the command was not carried out.
+    pub const FOREIGN_SESSION: u32 = 12;
 }
 
 /// One thing an entry orders.

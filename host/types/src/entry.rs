@@ -68,6 +68,8 @@ pub enum EntryKind {
     Batch = 1,
     /// An encoded [`crate::EpochConfig`]: ends its epoch and names the next.
     Stop = 2,
+    /// Frames that clients signed ([`crate::encode_frames`]).
+    Frames = 3,
 }
 
 impl TryFrom<u8> for EntryKind {
@@ -78,6 +80,7 @@ impl TryFrom<u8> for EntryKind {
             0 => Ok(Self::Empty),
             1 => Ok(Self::Batch),
             2 => Ok(Self::Stop),
+            3 => Ok(Self::Frames),
             other => Err(DecodeError::Unknown { what: "entry kind", value: other.into() }),
         }
     }

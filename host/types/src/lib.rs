@@ -10,6 +10,7 @@ mod command;
 mod digest;
 mod entry;
 mod epoch;
+mod frame;
 mod ids;
 mod limits;
 mod quorum;
@@ -22,6 +23,10 @@ pub use command::{
 pub use digest::Digest;
 pub use entry::{ENTRY_BYTES_MAX, Entry, EntryKind, Position};
 pub use epoch::{EpochConfig, EpochConfigError, GroupKind, Member, MemberKey, Protocol, REPLICAS_MAX, Role};
+pub use frame::{
+    CLIENT_CERTIFICATE_BYTES_MAX, ClientFrame, ClientKey, FRAME_BYTES_MAX, FRAMES_PER_ENTRY_MAX,
+    FrameContentError, decode_frames, encode_frames, read_frames,
+};
 pub use ids::{
     BootNumber, ClusterId, Epoch, GroupId, Incarnation, LogIndex, NodeId, Sequence, SessionId, Term, View,
 };

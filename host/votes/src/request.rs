@@ -3,7 +3,9 @@
 //! Relies on `crypto` to say which signatures a value or certificate holds. Promises that an answer has one
 //! result for each part, in order, and names who delivered it. Knows no queue.
 
-use quorate_crypto::{Certificate, CertificateError, Check, TimeoutCertificate, ValidatorSet, Verdict};
+use quorate_crypto::{
+    Certificate, CertificateError, Check, FrameCheck, TimeoutCertificate, ValidatorSet, Verdict,
+};
 use quorate_types::{Digest, NodeId};
 
 /// One thing that a received envelope needs verified.
@@ -15,9 +17,10 @@ use quorate_types::{Digest, NodeId};
 pub enum Part {
     /// One signature.
     Signature(Check),
-    /// A certificate whose members and quorum were checked; its signatures were not.
+    /// A certificate whose members and quorum were checked; its signatures were not. Or a client's frame, which
+    /// reaches a node from the client and in a proposal alike: what was accepted once is not verified again.
     Certificate {
-        /// Names the certificate byte by byte.
+        /// Names the certificate, or the frame, byte by byte.
         digest: Digest,
         /// Its signatures.
         checks: Vec<Check>,
@@ -41,6 +44,12 @@ impl Part {
     /// As [`Part::certificate`].
     pub fn timeout(certificate: &TimeoutCertificate, set: &ValidatorSet) -> Result<Self, CertificateError> {
         Ok(Self::Certificate { checks: certificate.checks(set)?, digest: certificate.digest() })
+    }
+
+    /// A client's frame.
+    #[must_use]
+    pub fn frame(FrameCheck { digest, check }: FrameCheck) -> Self {
+        Self::Certificate { digest, checks: vec![check] }
     }
 
     /// How many signatures the part holds.
@@ -93,7 +102,7 @@ pub enum PartResult {
     CertificateAccepted,
     /// A signature of the certificate is not valid.
     CertificateRejected {
-        /// The member whose signature it was to be; who delivered it is to blame, not that member.
+        /// The member whose signature it was to be, 0 for a client's; who delivered it is to blame, not that member.
         signer: NodeId,
     },
 }

@@ -10,15 +10,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use quorate_proto::v1::client_client::ClientClient;
 use quorate_proto::v1::{ErrorCode, GroupInfo, ResolveRequest, resolve_request};
 
+use quorate_types::{BYZANTINE_REPLICAS_MIN, byzantine_faults};
+
 use crate::admin::Admin;
+use crate::agreement;
 use crate::calls::{Patience, Scope, call};
 use crate::config::{ClientConfig, ENDPOINTS_MAX, is_address};
 use crate::error::Error;
 use crate::group::Group;
 use crate::jitter::{Jitter, random_bytes};
+use crate::lane::{self, Lane};
 use crate::node::Node;
 use crate::route::Route;
-use crate::tls::Dialer;
+use crate::tls::{Dialer, Peer};
 
 /// A client of one cluster. Clones are cheap and share everything.
 #[derive(Clone, Debug)]
@@ -31,10 +35,12 @@ pub(crate) struct Inner {
     pub(crate) config: Arc<ClientConfig>,
     pub(crate) jitter: Jitter,
     dialer: Arc<Dialer>,
-    /// By address. At most [`NODES_MAX`].
-    nodes: Mutex<BTreeMap<String, Arc<Node>>>,
+    /// At most [`NODES_MAX`].
+    nodes: Mutex<BTreeMap<Peer, Arc<Node>>>,
     /// By group id.
     routes: Mutex<BTreeMap<u64, Arc<Route>>>,
+    /// By group id, of groups whose replicas may lie.
+    lanes: Mutex<BTreeMap<u64, Arc<Lane>>>,
     /// The slot of the next session.
     next_slot: AtomicUsize,
     /// The endpoint that is asked first.
@@ -67,6 +73,7 @@ impl Client {
             dialer,
             nodes: Mutex::default(),
             routes: Mutex::default(),
+            lanes: Mutex::default(),
             next_slot: AtomicUsize::new(0),
             preferred: AtomicUsize::new(0),
         };
@@ -85,10 +92,10 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] with `UNKNOWN_GROUP`, or that no node answered.
+    /// [`Error::Refused`] with `UNKNOWN_GROUP`, or that no node answered. For a group whose replicas may lie,
+    /// [`Error::Config`] if this client names fewer than four endpoints or its key cannot sign.
     pub async fn group(&self, name: &str) -> Result<Group, Error> {
-        let info = self.resolve(resolve_request::Group::Name(name.to_owned())).await?;
-        Ok(self.adopt(&info))
+        self.find(resolve_request::Group::Name(name.to_owned())).await
     }
 
     /// Finds a group by its id.
@@ -97,8 +104,7 @@ impl Client {
     ///
     /// As [`Client::group`].
     pub async fn group_by_id(&self, id: u64) -> Result<Group, Error> {
-        let info = self.resolve(resolve_request::Group::Id(id)).await?;
-        Ok(self.adopt(&info))
+        self.find(resolve_request::Group::Id(id)).await
     }
 
     /// What some node knows of a group, by its name.
@@ -139,27 +145,66 @@ impl Client {
         .await
     }
 
-    fn adopt(&self, info: &GroupInfo) -> Group {
+    /// Finds a group. Who is told falsely what a group is, and who its members are, believes liars from then on: with
+    /// 3f + 1 endpoints, f + 1 of them must say the same.
+    async fn find(&self, group: resolve_request::Group) -> Result<Group, Error> {
+        let may_lie_max = byzantine_faults(self.inner.config.endpoints.len());
+        if may_lie_max > 0 {
+            return self.adopt(&agreement::agree(&self.inner, group, may_lie_max + 1).await?);
+        }
+        let info = self.resolve(group).await?;
+        if lane::may_lie(&info) {
+            let reason = format!(
+                "replicas of group {:?} may lie, which this client could not tell: name at least \
+                 {BYZANTINE_REPLICAS_MIN} nodes in endpoints",
+                info.name
+            );
+            return Err(Error::Config { reason });
+        }
+        self.adopt(&info)
+    }
+
+    fn adopt(&self, info: &GroupInfo) -> Result<Group, Error> {
+        let lane = if lane::may_lie(info) { Some(self.inner.lane(info)?) } else { None };
         let route = self.inner.route(info.id);
         route.learn(&self.inner, info);
-        Group::new(Arc::clone(&self.inner), route, info.id, info.name.clone())
+        Ok(Group::new(Arc::clone(&self.inner), route, lane, info.id, info.name.clone()))
     }
 }
 
 impl Inner {
     /// The node at an address; none if it is no address, or too many are known.
     pub(crate) fn node(&self, address: &str) -> Option<Arc<Node>> {
+        self.node_as(Peer { address: address.to_owned(), name: None })
+    }
+
+    /// The node at an address that must show a certificate with this name.
+    pub(crate) fn member(&self, address: &str, name: &str) -> Option<Arc<Node>> {
+        self.node_as(Peer { address: address.to_owned(), name: Some(name.to_owned()) })
+    }
+
+    fn node_as(&self, peer: Peer) -> Option<Arc<Node>> {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(node) = nodes.get(address) {
+        if let Some(node) = nodes.get(&peer) {
             return Some(Arc::clone(node));
         }
-        if !is_address(address) || nodes.len() >= NODES_MAX {
+        if !is_address(&peer.address) || nodes.len() >= NODES_MAX {
             return None;
         }
-        let node = Node::new(address.to_owned(), Arc::clone(&self.dialer), Arc::clone(&self.config));
-        let node = Arc::new(node);
-        nodes.insert(address.to_owned(), Arc::clone(&node));
+        let node = Arc::new(Node::new(peer.clone(), Arc::clone(&self.dialer), Arc::clone(&self.config)));
+        nodes.insert(peer, Arc::clone(&node));
         Some(node)
+    }
+
+    /// The lane of a group; its members do not change while this client lives.
+    fn lane(&self, info: &GroupInfo) -> Result<Arc<Lane>, Error> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lane) = lanes.get(&info.id) {
+            return Ok(Arc::clone(lane));
+        }
+        let lane = Lane::open(self, info)?;
+        lanes.insert(info.id, Arc::clone(&lane));
+        Ok(lane)
     }
 
     /// The slot of a new session: sessions are spread evenly over connections.

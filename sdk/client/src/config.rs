@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::tls::TlsConfig;
+use crate::tls::{ClientIdentity, TlsConfig};
 
 /// The most connections to one node.
 pub const CONNECTIONS_MAX: usize = 4_096;
@@ -23,11 +23,30 @@ pub(crate) enum Security {
     Memory(crate::tests::network::Network),
 }
 
+impl Security {
+    /// With what this client signs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for a key of another kind.
+    pub(crate) fn identity(&self) -> Result<ClientIdentity, Error> {
+        match self {
+            Self::Tls(tls) => tls.identity(),
+            #[cfg(test)]
+            Self::Memory(_) => Ok(ClientIdentity {
+                secret: quorate_crypto::SecretKey::from_seed(&[7; 32]),
+                certificate: bytes::Bytes::from_static(b"certificate"),
+            }),
+        }
+    }
+}
+
 /// All settings of a client.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// Where nodes are found, each as `host:port`. One is enough to find the others; several survive the
-    /// loss of one.
+    /// Where nodes are found, each as `host:port`, no node twice. One is enough to find the others; several survive
+    /// the loss of one. For groups whose replicas may lie name at least four: what a group is and who its members are
+    /// is believed only if f + 1 of n >= 3f + 1 endpoints say the same.
     pub endpoints: Vec<String>,
     pub(crate) security: Security,
     /// Connections to each node, from 1 to [`CONNECTIONS_MAX`]; sessions are spread over them. Each may need a

@@ -1,6 +1,7 @@
-//! One item's way to its answer: sent to the leader, and sent again until somebody answers.
+//! One item's way to its answer: sent to the leader, and sent again until somebody answers; in a group whose replicas
+//! may lie, sent to all members by the group's lane.
 //!
-//! Relies on the route for the leader and on links to carry the item. Promises to end at the deadline,
+//! Relies on the route for the leader and on links, or the lane, to carry the item. Promises to end at the deadline,
 //! to repeat only what may be repeated, and to remember whether any sending may have had its effect.
 //! Knows neither sequence numbers nor what a command means.
 
@@ -11,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::error::{Error, Rejection};
 use crate::group::Group;
+use crate::lane::Lane;
 use crate::link::{Answer, NotQueued};
 use crate::route::{Lost, Target};
 use crate::verdict::{Verdict, judge};
@@ -81,15 +83,20 @@ impl Group {
         let mut turned_away = 0;
         let mut reason = "nothing was sent yet".to_owned();
         loop {
-            let target = match self.route().leader(self.inner(), deadline).await {
-                Ok(target) => target,
-                Err(Lost::Final(error)) => return Err(exchange.failed(Cause::Final(error), reason)),
-                Err(Lost::Deadline(last)) => {
-                    let reason = if last.is_empty() { reason } else { last };
-                    return Err(exchange.failed(Cause::Deadline, reason));
-                }
+            let step = if let Some(lane) = self.lane() {
+                exchange.send_to_all(lane, make()).await
+            } else {
+                let target = match self.route().leader(self.inner(), deadline).await {
+                    Ok(target) => target,
+                    Err(Lost::Final(error)) => return Err(exchange.failed(Cause::Final(error), reason)),
+                    Err(Lost::Deadline(last)) => {
+                        let reason = if last.is_empty() { reason } else { last };
+                        return Err(exchange.failed(Cause::Deadline, reason));
+                    }
+                };
+                exchange.send(&target, make()).await
             };
-            match exchange.send(&target, make()).await {
+            match step {
                 Step::Settled(settled) => {
                     self.route().succeeded();
                     return Ok(settled);
@@ -111,12 +118,32 @@ impl Group {
 }
 
 impl Exchange<'_> {
+    /// Sends to every member once and judges what enough of them said.
+    async fn send_to_all(&mut self, lane: &Lane, item: submit_item::Kind) -> Step {
+        let waiting = match lane.send(item) {
+            Ok(waiting) => waiting,
+            Err(_) => return Step::Later("too much waits for this group's members".to_owned()),
+        };
+        let ends = self.deadline.min(Instant::now() + self.patience);
+        let Ok(Ok(answer)) = timeout_at(ends, waiting).await else {
+            self.maybe_applied = true;
+            self.patience = self.patience.saturating_mul(2);
+            let reason = format!("fewer than {} members gave one answer", lane.need());
+            return if ends == self.deadline {
+                Step::Failed(Cause::Deadline, reason)
+            } else {
+                Step::Again(reason)
+            };
+        };
+        self.judge(None, answer)
+    }
+
     /// Sends once and judges what came of it.
     async fn send(&mut self, target: &Target, item: submit_item::Kind) -> Step {
         let mut ticket = match target.node.link(self.slot).send(self.group.id(), item) {
             Ok(ticket) => ticket,
             Err(NotQueued::Full) => return Step::Later("too much waits on this connection".to_owned()),
-            Err(NotQueued::Closed) => return self.again(target, "the connection ended"),
+            Err(NotQueued::Closed) => return self.again(Some(target), "the connection ended"),
         };
         let ends = self.deadline.min(Instant::now() + self.patience);
         let Ok(answer) = timeout_at(ends, ticket.answer()).await else {
@@ -126,12 +153,13 @@ impl Exchange<'_> {
             if ends == self.deadline {
                 return Step::Failed(Cause::Deadline, reason);
             }
-            return self.again(target, &reason);
+            return self.again(Some(target), &reason);
         };
-        self.judge(target, answer)
+        self.judge(Some(target), answer)
     }
 
-    fn judge(&mut self, target: &Target, answer: Answer) -> Step {
+    /// What an answer means, of the node at `target` or of enough members.
+    fn judge(&mut self, target: Option<&Target>, answer: Answer) -> Step {
         let error = match answer {
             Ok(reply::Kind::Done(done)) => return Step::Settled(Settled::Done(done)),
             Ok(reply::Kind::SessionOpened(opened)) => {
@@ -152,10 +180,13 @@ impl Exchange<'_> {
         self.maybe_applied |= judgement.unknown;
         let reason = judgement.reason;
         match judgement.verdict {
-            Verdict::AtLeader(hint) => {
-                self.group.route().wrong(self.group.inner(), target, hint.as_ref(), &reason);
-                Step::Again(reason)
-            }
+            Verdict::AtLeader(hint) => match target {
+                Some(target) => {
+                    self.group.route().wrong(self.group.inner(), target, hint.as_ref(), &reason);
+                    Step::Again(reason)
+                }
+                None => Step::Later(reason),
+            },
             Verdict::Elsewhere => self.again(target, &reason),
             Verdict::Later => Step::Later(reason),
             Verdict::SessionGone => Step::Failed(Cause::SessionGone, reason),
@@ -164,7 +195,8 @@ impl Exchange<'_> {
         }
     }
 
-    fn again(&self, target: &Target, reason: &str) -> Step {
+    fn again(&self, target: Option<&Target>, reason: &str) -> Step {
+        let Some(target) = target else { return Step::Later(reason.to_owned()) };
         self.group.route().wrong(self.group.inner(), target, None, reason);
         Step::Again(reason.to_owned())
     }

@@ -1,7 +1,8 @@
 //! One group, as a client uses it: sessions for commands, queries, and watches.
 //!
-//! Relies on the route for the leader. Promises that a linearizable answer is the leader's. Knows nothing
-//! of what queries mean.
+//! Relies on the route for the leader, or on the lane for all members. Promises that a linearizable answer is the
+//! leader's, and that in a group whose replicas may lie any answer is one that f + 1 members gave. Knows nothing of
+//! what queries mean.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +13,14 @@ use quorate_proto::v1::{self, ErrorCode, QueryReply, QueryRequest, query_request
 use quorate_proto::{BODY_BYTES_MAX, NAME_BYTES_MAX};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::Status;
 
 use crate::client::Inner;
 use crate::error::Error;
+use crate::exchange::{Cause, Settled, Unsettled};
+use crate::lane::Lane;
 use crate::link::RECEIVE_BYTES_MAX;
 use crate::node::Node;
 use crate::route::{Lost, Route};
@@ -35,6 +39,8 @@ pub struct Group {
 struct Shared {
     inner: Arc<Inner>,
     route: Arc<Route>,
+    /// Where replicas may lie.
+    lane: Option<Arc<Lane>>,
     id: u64,
     name: String,
 }
@@ -42,7 +48,8 @@ struct Shared {
 /// How fresh an answer has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consistency {
-    /// It sees every command that was acknowledged before the query was sent. The leader answers.
+    /// It sees every command that was acknowledged before the query was sent. The leader answers; where replicas
+    /// may lie, f + 1 members do, at or after an index that is ordered for it, which needs the role writer.
     Linearizable,
     /// It may lag behind, but has applied at least this index; 0 for any. Any member answers, one that
     /// is cut off from the others too.
@@ -73,8 +80,14 @@ pub struct Answer {
 }
 
 impl Group {
-    pub(crate) fn new(inner: Arc<Inner>, route: Arc<Route>, id: u64, name: String) -> Self {
-        Self { shared: Arc::new(Shared { inner, route, id, name }) }
+    pub(crate) fn new(
+        inner: Arc<Inner>,
+        route: Arc<Route>,
+        lane: Option<Arc<Lane>>,
+        id: u64,
+        name: String,
+    ) -> Self {
+        Self { shared: Arc::new(Shared { inner, route, lane, id, name }) }
     }
 
     /// Its id.
@@ -105,6 +118,9 @@ impl Group {
     /// [`Error::Rejected`] by the component, [`Error::DeadlineExceeded`], or a refusal.
     pub async fn query(&self, name: &str, body: Bytes, consistency: Consistency) -> Result<Answer, Error> {
         check_sizes(name, &body)?;
+        if let Some(lane) = &self.shared.lane {
+            return self.ask_all(lane, name, body, consistency).await;
+        }
         let consistency = match consistency {
             Consistency::Linearizable => query_request::Consistency::Linearizable(v1::Linearizable {}),
             Consistency::Stale { index_min } => query_request::Consistency::Stale(v1::Stale { index_min }),
@@ -154,10 +170,56 @@ impl Group {
         &self.shared.route
     }
 
+    /// Its lane, where replicas may lie.
+    pub(crate) fn lane(&self) -> Option<&Lane> {
+        self.shared.lane.as_deref()
+    }
+
     /// Addresses that may answer for the group, the leader's first.
     pub(crate) fn addresses(&self) -> Vec<String> {
         let members = self.route().members();
         if members.is_empty() { self.inner().config.endpoints.clone() } else { members }
+    }
+
+    /// Asks every member until f + 1 give one answer, which one of them at least gives truly: each of its own state,
+    /// at an index not below the least one asked for. For a linearizable answer that is the index of an item which is
+    /// ordered after the query was sent.
+    async fn ask_all(
+        &self,
+        lane: &Lane,
+        name: &str,
+        body: Bytes,
+        consistency: Consistency,
+    ) -> Result<Answer, Error> {
+        let mut asking = Asking::new(self);
+        let index_min = match consistency {
+            Consistency::Stale { index_min } => index_min,
+            Consistency::Linearizable => self.ordered_index(&asking).await?,
+        };
+        let stale = query_request::Consistency::Stale(v1::Stale { index_min });
+        let name = name.to_owned();
+        let request = QueryRequest { group: self.id(), name, body, consistency: Some(stale) };
+        loop {
+            asking.attempts += 1;
+            let reason = match asking.poll(lane, &request).await {
+                Ok(answer) => return answer,
+                Err(reason) => reason,
+            };
+            asking.check(reason.clone())?;
+            asking.pause().await;
+            asking.check(reason)?;
+        }
+    }
+
+    /// The index of an entry that is ordered from now on: closing a session that never was changes nothing.
+    async fn ordered_index(&self, asking: &Asking<'_>) -> Result<u64, Error> {
+        let nothing = || v1::submit_item::Kind::CloseSession(v1::CloseSession { session: 0 });
+        match self.exchange(asking.slot, asking.deadline, nothing).await {
+            Ok(Settled::Done(done)) => Ok(done.index),
+            Ok(other) => Err(Error::Protocol { reason: format!("closing no session gave {other:?}") }),
+            Err(Unsettled { cause: Cause::Final(error), .. }) => Err(error),
+            Err(unsettled) => Err(asking.late(unsettled.reason)),
+        }
     }
 
     async fn ask_leader(&self, request: QueryRequest) -> Result<QueryReply, Error> {
@@ -261,6 +323,44 @@ impl<'a> Asking<'a> {
         }
     }
 
+    /// Asks every member once: what f + 1 of them said, or why there is no such thing.
+    async fn poll(&mut self, lane: &Lane, request: &QueryRequest) -> Result<Result<Answer, Error>, String> {
+        let ends = self.deadline.min(Instant::now() + self.patience);
+        let mut asked = JoinSet::new();
+        for node in lane.members() {
+            let (node, request, slot) = (Arc::clone(node), request.clone(), self.slot);
+            asked.spawn(async move {
+                let channel = node.channel(slot);
+                let mut client = ClientClient::new(channel).max_decoding_message_size(RECEIVE_BYTES_MAX);
+                client.query(request).await.map(tonic::Response::into_inner)
+            });
+        }
+        let mut poll = Poll { need: lane.need(), replies: Vec::new(), refusals: Vec::new() };
+        let mut reason = "no member answered".to_owned();
+        while let Ok(Some(joined)) = timeout_at(ends, asked.join_next()).await {
+            // A task that panicked is a member that did not answer.
+            let Ok(answer) = joined else { continue };
+            let told = match answer {
+                Ok(reply) => poll.note(reply),
+                Err(status) => {
+                    let judgement = judge_status(&status);
+                    reason = judgement.reason;
+                    match judgement.verdict {
+                        Verdict::Final(error) => poll.note_refusal(error),
+                        _ => None,
+                    }
+                }
+            };
+            if let Some(told) = told {
+                return Ok(told);
+            }
+        }
+        if poll.replies.len() >= poll.need {
+            reason = "the members are at different entries and answer differently".to_owned();
+        }
+        Err(reason)
+    }
+
     async fn pause(&self) {
         let until = Instant::now() + self.group.inner().jitter.after_attempts(self.attempts);
         sleep_until(until.min(self.deadline)).await;
@@ -273,6 +373,45 @@ impl<'a> Asking<'a> {
     fn late(&self, reason: String) -> Error {
         let waited_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Error::DeadlineExceeded { waited_ms, maybe_applied: false, reason }
+    }
+}
+
+/// What members said to one query.
+struct Poll {
+    need: usize,
+    replies: Vec<QueryReply>,
+    refusals: Vec<Error>,
+}
+
+impl Poll {
+    /// Counts a reply; the answer, once enough gave it.
+    fn note(&mut self, reply: QueryReply) -> Option<Result<Answer, Error>> {
+        self.replies.push(reply);
+        let last = self.replies.last()?;
+        // Members may have come to different entries; what they were asked for is the same at each.
+        let told = |reply: &QueryReply| {
+            let code = reply.rejected.as_ref().map(|rejected| (rejected.code, rejected.name.clone()));
+            (reply.body.clone(), code)
+        };
+        let alike: Vec<&QueryReply> = self.replies.iter().filter(|one| told(one) == told(last)).collect();
+        if alike.len() < self.need {
+            return None;
+        }
+        // What is true at an index is said of the least of those that gave it.
+        let first = alike.into_iter().min_by_key(|reply| reply.index)?.clone();
+        if let Some(rejected) = first.rejected {
+            return Some(Err(Error::Rejected(rejected.into())));
+        }
+        let QueryReply { body, index, applied_hlc, node, leader, .. } = first;
+        Some(Ok(Answer { body, index, applied_hlc, node, leader }))
+    }
+
+    /// Counts a refusal that repeating would not change.
+    fn note_refusal(&mut self, error: Error) -> Option<Result<Answer, Error>> {
+        let code = error.code();
+        let alike = self.refusals.iter().filter(|other| other.code() == code).count() + 1;
+        self.refusals.push(error.clone());
+        (alike >= self.need).then_some(Err(error))
     }
 }
 
@@ -292,4 +431,29 @@ pub(crate) fn check_sizes(name: &str, body: &Bytes) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn reply(body: &'static str, index: u64) -> QueryReply {
+        QueryReply { body: Bytes::from_static(body.as_bytes()), index, ..QueryReply::default() }
+    }
+
+    /// What could go wrong: one member's answer is believed, or an index that only a liar claims.
+    #[test]
+    fn an_answer_to_a_query_counts_when_f_plus_one_members_gave_it() {
+        let mut poll = Poll { need: 2, replies: Vec::new(), refusals: Vec::new() };
+        assert!(poll.note(reply("a lie", 900)).is_none());
+        assert!(poll.note(reply("truth", 7)).is_none());
+        let answer = poll.note(reply("truth", 9)).unwrap().unwrap();
+        assert_eq!((&answer.body[..], answer.index), (&b"truth"[..], 7));
+        let unknown = Error::Refused { code: ErrorCode::UnknownGroup, message: "gone".into() };
+        let unauthorized = Error::Refused { code: ErrorCode::Unauthorized, message: "no".into() };
+        assert!(poll.note_refusal(unknown).is_none());
+        assert!(poll.note_refusal(unauthorized.clone()).is_none());
+        assert_eq!(poll.note_refusal(unauthorized.clone()), Some(Err(unauthorized)));
+    }
 }

@@ -17,6 +17,10 @@
 //! connection: it carries the commands of many sessions, writes what queued up meanwhile as one frame,
 //! and hands replies back by tag.
 //!
+//! Replicas of groups of the kinds hybrid and Byzantine may lie. There a client signs what it submits with the key of
+//! its certificate, sends it to every member over a connection that TLS authenticated as that member, and believes what
+//! f + 1 of them say alike: the *lane* of such a group takes the place of its route.
+//!
 //! ```no_run
 //! # async fn example() -> Result<(), quorate_client::Error> {
 //! use quorate_client::{Client, ClientConfig, Consistency, SessionOptions, TlsConfig};
@@ -32,6 +36,7 @@
 //! ```
 
 mod admin;
+mod agreement;
 mod calls;
 mod client;
 mod config;
@@ -39,6 +44,7 @@ mod error;
 mod exchange;
 mod group;
 mod jitter;
+mod lane;
 mod link;
 mod node;
 mod pending;

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use quorate_proto::frames::{FrameError, FrameReader, FrameWriter};
 use quorate_proto::v1::client_client::ClientClient;
-use quorate_proto::v1::{self, Reply, ReplyFrame, SubmitFrame, SubmitItem, reply, submit_item};
+use quorate_proto::v1::{self, Reply, ReplyFrame, SignedItems, SubmitFrame, SubmitItem, reply, submit_item};
 use quorate_proto::{FRAME_BYTES_MAX, FRAME_ITEMS_MAX};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, oneshot};
@@ -25,14 +25,22 @@ use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 use tonic::transport::Channel;
 
+use crate::lane::Share;
 use crate::pending::Pending;
-use crate::tls::{Dialer, TlsFault};
+use crate::tls::{Dialer, Peer, TlsFault};
 use crate::verdict::{brief, innermost};
 
 /// The greatest message from a node: an answer has at most 16 MiB, and a frame holds several.
 pub(crate) const RECEIVE_BYTES_MAX: usize = 64 << 20;
 /// What an item takes in a frame beside its name and body.
 const ITEM_BYTES: usize = 64;
+
+/// Marks the tags of signed frames: the rest is the frame's number on its link, and 12 bits for the item.
+const SIGNED_TAG: u64 = 1 << 63;
+/// Bits of a tag that number an item within a signed frame.
+const POSITION_BITS: u32 = 12;
+
+const _: () = assert!(1 << POSITION_BITS >= FRAME_ITEMS_MAX);
 
 /// What became of an item.
 pub(crate) type Answer = Result<reply::Kind, LinkFault>;
@@ -67,7 +75,7 @@ pub(crate) struct LinkBounds {
 /// How a link reaches its node.
 pub(crate) struct Road {
     pub(crate) dialer: Arc<Dialer>,
-    pub(crate) address: String,
+    pub(crate) peer: Peer,
     /// How long opening the connection may take.
     pub(crate) connect_timeout: Duration,
     /// For a node, or a relay before it, that speaks HTTP/2 alone.
@@ -93,6 +101,14 @@ struct State {
     queued: HashMap<u64, VecDeque<SubmitItem>>,
     /// Groups with items that wait, each once, in the order of their turns.
     turns: VecDeque<u64>,
+    /// Signed frames that wait to be written, before all else.
+    signed_queued: VecDeque<SubmitFrame>,
+    /// Signed frames without all their answers, by number, with how many are missing.
+    signed: HashMap<u64, (Share, usize)>,
+    /// Items among them.
+    signed_items: usize,
+    /// The number of the next signed frame.
+    next_signed: u64,
     queued_bytes: usize,
     /// Whoever writes frames, while there is nothing to write.
     writer: Option<Waker>,
@@ -129,6 +145,38 @@ impl Link {
         Ok(Ticket { link: Arc::clone(self), tag, receiver, answered: false })
     }
 
+    /// Queues a signed frame with so many items, and says what becomes of each to `share`; gives that back if there
+    /// is no room, and if the link has ended.
+    pub(crate) fn send_signed(
+        &self,
+        group: u64,
+        signed: SignedItems,
+        count: usize,
+        share: Share,
+    ) -> Result<(), Share> {
+        let bytes = ITEM_BYTES + signed.items.len() + signed.certificate.len();
+        let mut state = self.state();
+        let full = state.signed_items + count > self.bounds.in_flight_max
+            || state.queued_bytes + bytes > self.bounds.queued_bytes_max;
+        if state.closed || full {
+            return Err(share);
+        }
+        let number = state.next_signed;
+        state.next_signed = (number + 1) % (1 << (63 - POSITION_BITS));
+        state.signed.insert(number, (share, count));
+        state.signed_items += count;
+        state.queued_bytes += bytes;
+        let tag = SIGNED_TAG | (number << POSITION_BITS);
+        let signed = Some(SignedItems { tag, ..signed });
+        state.signed_queued.push_back(SubmitFrame { group, items: Vec::new(), signed });
+        let writer = state.writer.take();
+        drop(state);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+        Ok(())
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.state().closed
     }
@@ -142,9 +190,12 @@ impl Link {
     /// Hands replies to whoever waits for them; those that nobody waits for are dropped.
     fn dispatch(&self, replies: Vec<Reply>) {
         let mut found = Vec::with_capacity(replies.len());
+        let mut signed = Vec::new();
         let mut state = self.state();
         for Reply { tag, kind } in replies {
-            if let Some(waiting) = state.pending.take(tag) {
+            if tag & SIGNED_TAG != 0 {
+                signed.extend(state.take_signed(tag).zip(kind));
+            } else if let Some(waiting) = state.pending.take(tag) {
                 found.push((waiting, kind));
             }
         }
@@ -153,6 +204,9 @@ impl Link {
         for (waiting, kind) in found {
             let empty = || LinkFault { maybe_sent: true, reason: "the node sent an empty reply".into() };
             answer(waiting, kind.ok_or_else(empty));
+        }
+        for ((share, position), kind) in signed {
+            share.note(position, kind);
         }
     }
 
@@ -166,17 +220,22 @@ impl Link {
         let unsent: Vec<_> =
             queued.into_values().flatten().filter_map(|item| state.pending.take(item.tag)).collect();
         let sent = state.pending.drain();
+        state.signed_queued.clear();
+        state.signed_items = 0;
+        let signed = std::mem::take(&mut state.signed);
         let writer = state.writer.take();
         drop(state);
         let unanswered = unsent.into_iter().map(|w| (w, false)).chain(sent.into_iter().map(|w| (w, true)));
         match end {
             End::Lost(reason) => {
                 let reason: Arc<str> = reason.into();
+                signed.into_values().for_each(|(share, _)| share.lost(&reason));
                 for (waiting, maybe_sent) in unanswered {
                     answer(waiting, Err(LinkFault { maybe_sent, reason: Arc::clone(&reason) }));
                 }
             }
             End::Refused(error) => {
+                signed.into_values().for_each(|(share, _)| share.refused(&error));
                 for (waiting, _) in unanswered {
                     answer(waiting, Ok(reply::Kind::Error(error.clone())));
                 }
@@ -202,8 +261,27 @@ impl State {
         self.queued_bytes += bytes;
     }
 
-    /// The next frame: as much of the next group's items as fits.
+    /// Whose answer a tag of a signed frame is, and of which item. A frame is forgotten with its last answer; a
+    /// member that answers an item twice cheats itself of another's.
+    fn take_signed(&mut self, tag: u64) -> Option<(Share, usize)> {
+        let number = (tag & !SIGNED_TAG) >> POSITION_BITS;
+        let (share, missing) = self.signed.get_mut(&number)?;
+        *missing -= 1;
+        let (is_last, share) = (*missing == 0, share.clone());
+        self.signed_items -= 1;
+        if is_last {
+            self.signed.remove(&number);
+        }
+        Some((share, (tag & ((1 << POSITION_BITS) - 1)) as usize))
+    }
+
+    /// The next frame: a signed one, or as much of the next group's items as fits.
     fn frame(&mut self) -> Option<SubmitFrame> {
+        if let Some(frame) = self.signed_queued.pop_front() {
+            let bytes = |signed: &SignedItems| ITEM_BYTES + signed.items.len() + signed.certificate.len();
+            self.queued_bytes -= frame.signed.as_ref().map_or(0, bytes);
+            return Some(frame);
+        }
         let group = self.turns.pop_front()?;
         let waiting = self.queued.get_mut(&group).expect("a group that has a turn has items");
         let (mut count, mut bytes) = (0, 0);
@@ -223,7 +301,7 @@ impl State {
             self.turns.push_back(group);
             waiting.drain(..count).collect()
         };
-        Some(SubmitFrame { group, items })
+        Some(SubmitFrame { group, items, signed: None })
     }
 }
 
@@ -292,7 +370,7 @@ async fn serve(link: Arc<Link>, road: Road) {
 }
 
 async fn carry(link: &Arc<Link>, road: Road) -> End {
-    let dialled = timeout(road.connect_timeout, road.dialer.dial_frames(&road.address, &road.fault)).await;
+    let dialled = timeout(road.connect_timeout, road.dialer.dial_frames(&road.peer, &road.fault)).await;
     match dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(Some(connection)) => carry_frames(link, connection, &road.fault).await,
         Ok(None) => carry_http2(link, road.channel, &road.fault).await,

@@ -12,7 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::config::ClientConfig;
 use crate::error::Error;
 use crate::link::{Link, LinkBounds, Road};
-use crate::tls::{Dialer, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, TlsFault};
+use crate::tls::{Dialer, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, Peer, TlsFault};
 
 /// Bytes a node may send on one stream before the client has read them.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
@@ -27,7 +27,7 @@ const RESET_STREAMS_MAX: usize = 65_536;
 
 /// One node.
 pub(crate) struct Node {
-    address: String,
+    peer: Peer,
     dialer: Arc<Dialer>,
     config: Arc<ClientConfig>,
     slots: Vec<Slot>,
@@ -42,19 +42,19 @@ struct Slot {
 
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Node").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Node").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
 impl Node {
     /// A node at an address that was found valid. Opens nothing.
-    pub(crate) fn new(address: String, dialer: Arc<Dialer>, config: Arc<ClientConfig>) -> Self {
+    pub(crate) fn new(peer: Peer, dialer: Arc<Dialer>, config: Arc<ClientConfig>) -> Self {
         let slots = (0..config.connections).map(|_| Slot::default()).collect();
-        Self { address, dialer, config, slots, fault: Arc::default() }
+        Self { peer, dialer, config, slots, fault: Arc::default() }
     }
 
     pub(crate) fn address(&self) -> &str {
-        &self.address
+        &self.peer.address
     }
 
     /// The connection of a slot; it is opened by the first call, and again after it was lost.
@@ -76,7 +76,7 @@ impl Node {
         };
         let road = Road {
             dialer: Arc::clone(&self.dialer),
-            address: self.address.clone(),
+            peer: self.peer.clone(),
             connect_timeout: self.config.connect_timeout,
             channel: self.channel(slot),
             fault: Arc::clone(&self.fault),
@@ -88,7 +88,7 @@ impl Node {
 
     /// Why TLS with this node failed, if it did.
     pub(crate) fn tls_error(&self) -> Option<Error> {
-        self.fault.get().map(|reason| Error::Tls { reason: format!("{}: {reason}", self.address) })
+        self.fault.get().map(|reason| Error::Tls { reason: format!("{}: {reason}", self.peer.address) })
     }
 
     /// The node answered a call.
@@ -98,16 +98,16 @@ impl Node {
 
     fn connect_lazily(&self) -> Channel {
         let (dialer, fault) = (Arc::clone(&self.dialer), Arc::clone(&self.fault));
-        let (address, allowed) = (self.address.clone(), self.config.connect_timeout);
+        let (peer, allowed) = (self.peer.clone(), self.config.connect_timeout);
         let connector = tower::service_fn(move |_: Uri| {
-            let (dialer, fault, address) = (Arc::clone(&dialer), Arc::clone(&fault), address.clone());
+            let (dialer, fault, peer) = (Arc::clone(&dialer), Arc::clone(&fault), peer.clone());
             async move {
-                let dialled = tokio::time::timeout(allowed, dialer.dial(&address, &fault)).await;
+                let dialled = tokio::time::timeout(allowed, dialer.dial(&peer, &fault)).await;
                 dialled.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map(TokioIo::new)
             }
         });
         // The connector has done TLS by itself, so the scheme is the plain one.
-        Endpoint::from_shared(format!("http://{}", self.address))
+        Endpoint::from_shared(format!("http://{}", self.peer.address))
             .expect("an address that was found valid makes a URI")
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

@@ -278,8 +278,10 @@ impl Drop for Core {
         if self.gone.load(Ordering::Relaxed) || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
-        if let Some(target) = self.group.route().current() {
-            // The answer is given up with the ticket; the item itself stays queued.
+        // The answer is given up with the ticket; the item itself stays queued.
+        if let Some(lane) = self.group.lane() {
+            drop(lane.send(self.close_item()));
+        } else if let Some(target) = self.group.route().current() {
             drop(target.node.link(self.slot).send(self.group.id(), self.close_item()));
         }
     }

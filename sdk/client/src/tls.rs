@@ -1,8 +1,8 @@
 //! Secure connections: what the client shows, whom it trusts, and why a connection was refused.
 //!
 //! Relies on rustls with the ring provider. Promises TLS 1.3 with both ends authenticated by the
-//! cluster's authority, the node's certificate being valid for the host that was asked for. Knows no
-//! request.
+//! cluster's authority, the node's certificate being valid for the host that was asked for, or for the one
+//! node that is meant. Knows no request.
 
 use std::io;
 use std::path::Path;
@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use quorate_crypto::SecretKey;
 use quorate_proto::frames::PROTOCOL;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -65,6 +67,19 @@ impl TlsConfig {
         Ok(Self { ca_pem: read(ca.as_ref())?, cert_pem: read(cert.as_ref())?, key_pem: read(key.as_ref())? })
     }
 
+    /// With what the client signs frames: the key and the certificate that it shows in TLS.
+    pub(crate) fn identity(&self) -> Result<ClientIdentity, Error> {
+        let secret = SecretKey::from_pem(&self.key_pem).ok_or_else(|| Error::Config {
+            reason:
+                "the client's private key is no Ed25519 key, with which commands are signed for groups whose \
+                     replicas may lie; issue a new certificate with `quorate pki client`"
+                    .to_owned(),
+        })?;
+        let certificate = CertificateDer::from_pem_slice(&self.cert_pem)
+            .map_err(|error| Error::Config { reason: format!("the client's certificate: {error}") })?;
+        Ok(ClientIdentity { secret, certificate: Bytes::copy_from_slice(&certificate) })
+    }
+
     /// A connector that agrees on one of these protocols.
     fn connector(&self, protocols: &[&[u8]]) -> Result<TlsConnector, Error> {
         let wrong =
@@ -94,6 +109,23 @@ impl TlsConfig {
     }
 }
 
+/// With what a client signs, and what shows that it may.
+pub(crate) struct ClientIdentity {
+    /// Its key.
+    pub(crate) secret: SecretKey,
+    /// Its certificate, in DER.
+    pub(crate) certificate: Bytes,
+}
+
+/// Where a node is reached and as whom it must show itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Peer {
+    /// As `host:port`.
+    pub(crate) address: String,
+    /// The name that its certificate must carry, where it matters which node it is; otherwise the host.
+    pub(crate) name: Option<String>,
+}
+
 /// Opens connections.
 pub(crate) enum Dialer {
     /// Over TCP with TLS.
@@ -119,23 +151,23 @@ impl Dialer {
     }
 
     /// Opens a connection for HTTP/2; certificate errors, now or later, are noted in `fault`.
-    pub(crate) async fn dial(&self, address: &str, fault: &Arc<TlsFault>) -> io::Result<Connection> {
+    pub(crate) async fn dial(&self, peer: &Peer, fault: &Arc<TlsFault>) -> io::Result<Connection> {
         match self {
-            Self::Tls { http2, .. } => Ok(Connection::new(connect(http2, address, fault).await?, fault)),
+            Self::Tls { http2, .. } => Ok(Connection::new(connect(http2, peer, fault).await?, fault)),
             #[cfg(test)]
-            Self::Memory(network) => Ok(Connection::new(network.dial(address).await?, fault)),
+            Self::Memory(network) => Ok(Connection::new(network.dial(&peer.address).await?, fault)),
         }
     }
 
     /// Opens a connection for frames; none if only HTTP/2 is spoken there.
     pub(crate) async fn dial_frames(
         &self,
-        address: &str,
+        peer: &Peer,
         fault: &Arc<TlsFault>,
     ) -> io::Result<Option<Connection>> {
         match self {
             Self::Tls { frames, .. } => {
-                let stream = connect(frames, address, fault).await?;
+                let stream = connect(frames, peer, fault).await?;
                 let agreed = stream.get_ref().1.alpn_protocol() == Some(PROTOCOL);
                 Ok(agreed.then(|| Connection::new(stream, fault)))
             }
@@ -147,7 +179,7 @@ impl Dialer {
 
 async fn connect(
     tls: &TlsConnector,
-    address: &str,
+    Peer { address, name }: &Peer,
     fault: &TlsFault,
 ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let tcp = TcpStream::connect(address).await?;
@@ -157,7 +189,8 @@ async fn connect(
     SockRef::from(&tcp).set_tcp_keepalive(&probes)?;
     #[cfg(target_os = "linux")]
     SockRef::from(&tcp).set_tcp_user_timeout(Some(KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT))?;
-    let host = host_of(address).and_then(|host| ServerName::try_from(host.to_owned()).ok());
+    let host = name.as_deref().or_else(|| host_of(address));
+    let host = host.and_then(|host| ServerName::try_from(host.to_owned()).ok());
     let host = host.ok_or_else(|| io::Error::other(format!("{address} names no host")))?;
     tls.connect(host, tcp).await.inspect_err(|error| fault.observe(error))
 }

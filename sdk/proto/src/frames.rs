@@ -168,7 +168,7 @@ mod tests {
 
     fn frame(group: u64, items: u64) -> SubmitFrame {
         let item = |tag| SubmitItem { tag, kind: Some(Kind::KeepSession(KeepSession { session: tag })) };
-        SubmitFrame { group, items: (0..items).map(item).collect() }
+        SubmitFrame { group, items: (0..items).map(item).collect(), signed: None }
     }
 
     fn encoded(frames: &[SubmitFrame]) -> BytesMut {

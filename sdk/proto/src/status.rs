@@ -57,7 +57,9 @@ fn grpc_code(code: ErrorCode) -> Code {
         }
         ErrorCode::Overloaded | ErrorCode::TooManySessions | ErrorCode::WindowFull => Code::ResourceExhausted,
         ErrorCode::UnknownGroup | ErrorCode::SessionExpired | ErrorCode::NotFound => Code::NotFound,
-        ErrorCode::SequenceStale | ErrorCode::TooLarge | ErrorCode::Invalid => Code::InvalidArgument,
+        ErrorCode::SequenceStale | ErrorCode::TooLarge | ErrorCode::Invalid | ErrorCode::NotSigned => {
+            Code::InvalidArgument
+        }
         ErrorCode::LeadershipLost | ErrorCode::ApplyHalted => Code::Aborted,
         ErrorCode::Unauthorized => Code::PermissionDenied,
         ErrorCode::AlreadyExists => Code::AlreadyExists,

@@ -113,6 +113,18 @@ async fn groups_that_could_not_survive_a_lie_are_refused_with_what_to_do() -> Re
     Ok(())
 }
 
+/// What could go wrong: a client is told what the group is by one node, and believes it ever after.
+#[tokio::test]
+async fn a_client_that_knows_too_few_nodes_is_told_so() -> Result<()> {
+    let cluster = TestCluster::start(4).await?;
+    deploy(&cluster);
+    let one = cluster.processes.plan().context.endpoints[0].clone();
+    let refused =
+        cluster.quorate(&["submit", "ledger", "open", r#"{"account":"ada"}"#, "--endpoint", &one]).refused(2);
+    assert!(refused.contains("name at least 4 nodes"), "{refused}");
+    Ok(())
+}
+
 /// What could go wrong: a node without its key, or with another's, that votes or brings the others down.
 #[tokio::test]
 async fn a_node_without_its_key_keeps_out_of_the_group_and_serves_the_others() -> Result<()> {

@@ -64,13 +64,23 @@ pub struct Liar {
 }
 
 impl Liar {
-    /// Makes it lie from now on.
+    /// Makes it say two things in place of one from now on.
     ///
     /// # Errors
     ///
     /// The file cannot be written.
     pub fn lie(&self) -> Result<()> {
-        fs::write(&self.file, "").with_context(|| format!("cannot write {}", self.file.display()))
+        self.lie_about("")
+    }
+
+    /// Makes it lie from now on about `clients`: it orders what no client sent and answers falsely. Anything else is
+    /// as [`Liar::lie`].
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub fn lie_about(&self, what: &str) -> Result<()> {
+        fs::write(&self.file, what).with_context(|| format!("cannot write {}", self.file.display()))
     }
 }
 

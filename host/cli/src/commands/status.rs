@@ -61,6 +61,7 @@ fn describe(node: u64, address: &str, status: &Result<StatusReply, String>) -> V
                 "fault": peer.fault, "queued_bytes": peer.queued_bytes, "links": peer.links,
                 "bytes_sent": peer.bytes_sent, "bytes_received": peer.bytes_received,
                 "signatures_refused": peer.signatures_refused, "frames_refused": peer.frames_refused,
+                "payloads_refused": peer.payloads_refused,
             })
         })
         .collect();

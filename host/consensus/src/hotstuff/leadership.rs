@@ -67,6 +67,10 @@ impl HotStuff {
     pub(super) fn drive(&mut self, turn: &mut Turn) {
         self.retry_orphans(turn);
         self.try_propose(turn);
+        if self.refused.is_some() && self.tenure() == self.refused && self.last_given_up() != Some(self.view)
+        {
+            self.give_up(turn);
+        }
         if self.expected_leader() != Some(self.node) || !self.may_lead {
             self.refuse_waiting(turn);
         }
@@ -112,6 +116,11 @@ impl HotStuff {
         for read in self.reads.drain(..) {
             turn.effects.reads.push((read.id, Err(ReadError::LeadershipLost)));
         }
+    }
+
+    /// Gives up every view of the tenure that the current one belongs to, unless it is this replica's own.
+    pub(super) fn refuse_leader(&mut self) {
+        self.refused = self.tenure().filter(|tenure| self.schedule.leader(*tenure) != self.node);
     }
 
     /// Gives up the current view, or says so again.

@@ -41,7 +41,9 @@
 //! is not yet known by all to be committed; the empty one only with the next tick, which is due at once, so that
 //! entries that gathered meanwhile go first. Then all are sent the last certificate, so that they rest at the same
 //! commit. An entry or a request that waits ends the silence; a request at a replica that does not lead, or the
-//! loss of the leader's node, starts its timer, and its timeout starts the others'.
+//! loss of the leader's node, starts its timer, and its timeout starts the others'. A leader that goes on and leaves
+//! out what waits at others for long is refused by them: they give up each view of its tenure, which ends so if f + 1
+//! of them do.
 //!
 //! # What is durable before what
 //!
@@ -261,6 +263,8 @@ pub struct HotStuff {
     rested: View,
     /// Views given up since the last commit.
     failures: u32,
+    /// The tenure whose leader ignores what waits here: each of its views is given up.
+    refused: Option<View>,
     search: Option<Search>,
     /// The last start of each member that was recorded.
     lives: BTreeMap<NodeId, Life>,
@@ -344,6 +348,7 @@ impl HotStuff {
             empty_deadline: None,
             rested: View::ZERO,
             failures: 0,
+            refused: None,
             search: None,
             lives: hard.lives,
             life: Life { boot, nonce: seed },

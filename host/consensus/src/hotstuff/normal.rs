@@ -26,7 +26,9 @@ impl HotStuff {
             // Whoever asks waits for a leader: if there is none, it shall be replaced.
             self.is_woken = true;
             Some(ProposeError::NotLeader { leader: leader.filter(|leader| *leader != self.node) })
-        } else if proposal.kind != EntryKind::Batch || proposal.body.len() > ENTRY_BYTES_MAX {
+        } else if !matches!(proposal.kind, EntryKind::Batch | EntryKind::Frames)
+            || proposal.body.len() > ENTRY_BYTES_MAX
+        {
             Some(ProposeError::NotAllowed)
         } else if self.queue.len() >= QUEUED_MAX || self.queued_bytes >= QUEUED_BYTES_MAX {
             Some(ProposeError::Overloaded)

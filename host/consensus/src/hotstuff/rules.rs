@@ -108,7 +108,7 @@ pub(super) fn stands_after(
 
 /// Whether a block may carry this; stops come with epochs.
 pub(super) fn is_kind_allowed(kind: EntryKind) -> bool {
-    matches!(kind, EntryKind::Empty | EntryKind::Batch)
+    matches!(kind, EntryKind::Empty | EntryKind::Batch | EntryKind::Frames)
 }
 
 /// Whether a stamp lies no further ahead of the own wall clock than allowed.
@@ -213,7 +213,8 @@ mod tests {
 
     #[test]
     fn stops_strangers_stamps_and_forks_below_the_commit_are_refused() {
-        assert!(is_kind_allowed(EntryKind::Batch) && is_kind_allowed(EntryKind::Empty));
+        let allowed = [EntryKind::Empty, EntryKind::Batch, EntryKind::Frames];
+        assert!(allowed.into_iter().all(is_kind_allowed));
         assert!(!is_kind_allowed(EntryKind::Stop));
         let wall = HlcTimestamp::from_unix_ms(1_000);
         let skew = Duration::from_millis(50);

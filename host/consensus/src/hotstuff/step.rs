@@ -35,7 +35,8 @@ impl HotStuff {
             Input::SnapshotFailed(_) => self.fetching = None,
             Input::TransferLeader(_) => {}
             Input::MayLead(may_lead) => self.may_lead = may_lead,
-            Input::LeaderMissing => self.is_woken = true,
+            Input::LeaderMissing | Input::CommandsWait => self.is_woken = true,
+            Input::LeaderIgnores => self.refuse_leader(),
         }
         self.drive(&mut turn);
         self.finish(turn)

@@ -35,7 +35,7 @@ impl Raft {
             Input::SnapshotFailed(_) => self.fetching = None,
             Input::TransferLeader(target) => self.transfer(&mut turn, target),
             Input::MayLead(may_lead) => self.set_may_lead(&mut turn, may_lead),
-            Input::LeaderMissing => {}
+            Input::LeaderMissing | Input::CommandsWait | Input::LeaderIgnores => {}
         }
         self.finish(turn)
     }

@@ -402,7 +402,9 @@ impl Api {
         }
         match report {
             None => v1::MemberState::Offline,
-            Some(report) if report.fenced.is_some() || faults.signatures_refused > 0 => {
+            Some(report)
+                if report.fenced.is_some() || faults.signatures_refused + faults.payloads_refused > 0 =>
+            {
                 v1::MemberState::Suspected
             }
             Some(_) => v1::MemberState::Active,
@@ -566,5 +568,6 @@ fn peer_info(peer: quorate_transport::PeerStatus, faults: PeerFaults) -> v1::Pee
         bytes_received: peer.bytes_received,
         signatures_refused: faults.signatures_refused,
         frames_refused: faults.frames_refused,
+        payloads_refused: faults.payloads_refused,
     }
 }

@@ -19,6 +19,8 @@ pub(super) fn reply_kind(inner: &Inner, group: GroupId, opens: bool, reply: Repl
             Kind::SessionOpened(v1::SessionOpened { session })
         }
         Reply::Outcome { outcome: Outcome::Done(body), index } => {
+            #[cfg(feature = "planted")]
+            let body = crate::driver::planted::answered(body);
             Kind::Done(v1::Done { body, index: index.0 })
         }
         Reply::Outcome { outcome: Outcome::Rejected(rejection), index } => rejected_kind(rejection, index.0),
@@ -66,6 +68,8 @@ pub(super) fn failure_error(inner: &Inner, group: GroupId, failure: &Failure) ->
         Failure::Fenced(_) | Failure::NoSnapshot(_) => ErrorCode::Unavailable,
         Failure::NotVoter { .. } => ErrorCode::Invalid,
         Failure::TooLarge => ErrorCode::TooLarge,
+        Failure::FrameRefused(_) => ErrorCode::Invalid,
+        Failure::NotOrdered | Failure::Skipped => ErrorCode::Unavailable,
     };
     Error::new(code, failure.to_string())
 }
@@ -148,6 +152,7 @@ pub(super) fn group_info(inner: &Inner, record: &GroupRecord) -> v1::GroupInfo {
         leader,
         component: active.map(|digest| component_ref(inner, digest)),
         node: inner.node.0,
+        cluster: Bytes::copy_from_slice(&inner.cluster.0),
     }
 }
 

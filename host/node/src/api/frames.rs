@@ -177,7 +177,7 @@ mod tests {
     async fn frame(group: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut writer = FrameWriter::new(&mut bytes);
-        writer.append(&SubmitFrame { group, items: Vec::new() }).unwrap();
+        writer.append(&SubmitFrame { group, ..SubmitFrame::default() }).unwrap();
         writer.flush().await.unwrap();
         bytes
     }

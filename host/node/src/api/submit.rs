@@ -8,9 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message as _;
 use quorate_proto::v1::submit_item::Kind as ItemKind;
-use quorate_proto::v1::{Error, ErrorCode, Reply as WireReply, ReplyFrame, SubmitFrame, SubmitItem};
+use quorate_proto::v1::{
+    Error, ErrorCode, Reply as WireReply, ReplyFrame, SignedItems, SubmitFrame, SubmitItem,
+};
 use quorate_proto::{BODY_BYTES_MAX, FRAME_ITEMS_MAX, NAME_BYTES_MAX, REPLY_FRAME_BYTES};
-use quorate_types::{BatchItem, Command, GroupId, Sequence, SessionId};
+use quorate_types::{
+    BatchItem, CLIENT_CERTIFICATE_BYTES_MAX, ClientFrame, ClientKey, Command, FRAME_BYTES_MAX, GroupId,
+    Sequence, SessionId,
+};
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -23,6 +28,14 @@ use crate::shard::{ReplySink, Waiter};
 const UNANSWERED_MAX: usize = 65_536;
 /// The most reply frames that wait to be written to one stream.
 const FRAMES_QUEUED_MAX: usize = 1_024;
+
+const SEQUENCES: &str = "sequence numbers start at 1, and acknowledged_below is at most the sequence";
+const OVERLOADED: &str = "too many items of this stream are unanswered; wait for some replies";
+
+fn not_signed() -> Error {
+    let message = "clients of this group sign what they submit; use a client library of the nodes' version";
+    Error::new(ErrorCode::NotSigned, message)
+}
 
 /// Where the replies of one stream gather.
 struct Sink {
@@ -122,12 +135,17 @@ impl SubmitStream {
             return Err(Error::new(ErrorCode::TooLarge, message).into());
         }
         let group = GroupId(frame.group);
+        if let Some(signed) = frame.signed {
+            return self.take_signed(group, signed);
+        }
+        let is_signed = self.inner.signatures.is_signed(group);
         let sinks = self.sinks_of(group);
         let mut items = Vec::with_capacity(frame.items.len());
         let mut refused = false;
         for item in frame.items {
             let tag = item.tag;
-            match self.check(group, item) {
+            let checked = if is_signed { Err(not_signed()) } else { self.check(group, item) };
+            match checked {
                 Ok(item) => {
                     let opens = matches!(item, BatchItem::OpenSession { .. });
                     let sink = Arc::clone(if opens { &sinks.opening } else { &sinks.ordinary });
@@ -145,6 +163,56 @@ impl SubmitStream {
         if !items.is_empty() {
             self.inner.shard(group).submit(group, items);
         }
+        Ok(())
+    }
+
+    /// Hands a frame that its client signed to be verified.
+    fn take_signed(&mut self, group: GroupId, signed: SignedItems) -> Result<(), Status> {
+        let SignedItems { public_key, signature, certificate, items, tag } = signed;
+        let invalid = |message: String| Status::from(Error::new(ErrorCode::Invalid, message));
+        let lengths = || invalid("a frame is signed with a key of 32 bytes and a signature of 64".to_owned());
+        let frame = ClientFrame {
+            key: ClientKey(public_key[..].try_into().map_err(|_| lengths())?),
+            signature: signature[..].try_into().map_err(|_| lengths())?,
+            certificate,
+            items,
+        };
+        let too_large = |what| Status::from(Error::new(ErrorCode::TooLarge, what));
+        if frame.encoded_len() > FRAME_BYTES_MAX {
+            return Err(too_large(format!("a frame has at most {FRAME_BYTES_MAX} bytes; send several")));
+        }
+        if frame.certificate.len() > CLIENT_CERTIFICATE_BYTES_MAX {
+            let most = CLIENT_CERTIFICATE_BYTES_MAX;
+            return Err(too_large(format!("a client's certificate has at most {most} bytes")));
+        }
+        let batch = frame.batch().map_err(|fault| invalid(fault.to_string()))?;
+        let numbered = |item: &BatchItem| match item {
+            BatchItem::Command(command) => {
+                command.sequence.0 > 0 && command.acknowledged_below <= command.sequence
+            }
+            _ => true,
+        };
+        if !batch.items.iter().all(numbered) {
+            return Err(invalid(SEQUENCES.to_owned()));
+        }
+        let count = batch.items.len();
+        if self.stream.unanswered.fetch_add(count, Ordering::Relaxed) >= UNANSWERED_MAX {
+            self.stream.unanswered.fetch_sub(count, Ordering::Relaxed);
+            for item in 0..count as u64 {
+                let error = Error::new(ErrorCode::Overloaded, OVERLOADED);
+                self.stream.push(tag.wrapping_add(item), quorate_proto::v1::reply::Kind::Error(error));
+            }
+            self.stream.send();
+            return Ok(());
+        }
+        let sinks = self.sinks_of(group);
+        let waiters = (0..).zip(&batch.items).map(|(at, item)| {
+            let opens = matches!(item, BatchItem::OpenSession { .. });
+            let sink = Arc::clone(if opens { &sinks.opening } else { &sinks.ordinary });
+            Waiter::Stream(sink, tag.wrapping_add(at))
+        });
+        let waiters = waiters.collect();
+        self.inner.signatures.take_client(group, &frame, &batch, waiters);
         Ok(())
     }
 
@@ -186,9 +254,7 @@ impl SubmitStream {
                     return Err(Error::new(ErrorCode::TooLarge, message));
                 }
                 if command.sequence == 0 || command.acknowledged_below > command.sequence {
-                    let message =
-                        "sequence numbers start at 1, and acknowledged_below is at most the sequence";
-                    return Err(Error::new(ErrorCode::Invalid, message));
+                    return Err(Error::new(ErrorCode::Invalid, SEQUENCES));
                 }
                 BatchItem::Command(Command {
                     session: SessionId(command.session),
@@ -212,8 +278,7 @@ impl SubmitStream {
         };
         if self.stream.unanswered.fetch_add(1, Ordering::Relaxed) >= UNANSWERED_MAX {
             self.stream.unanswered.fetch_sub(1, Ordering::Relaxed);
-            let message = "too many items of this stream are unanswered; wait for some replies";
-            return Err(Error::new(ErrorCode::Overloaded, message));
+            return Err(Error::new(ErrorCode::Overloaded, OVERLOADED));
         }
         Ok(checked)
     }

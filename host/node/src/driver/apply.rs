@@ -131,6 +131,7 @@ impl<W> Driver<W> {
         group.start_wanted_checkpoint(output);
         group.answer_confirmed(output);
         let applied = group.applied;
+        let still_wait = !group.frames.is_empty() && !group.is_leader();
         match job.stop {
             None => {}
             Some(ApplyStop::NeedsComponent(digest)) => {
@@ -146,6 +147,9 @@ impl<W> Driver<W> {
         }
         self.ready.insert(id);
         self.step(now, id, Input::Applied(applied), output);
+        if still_wait {
+            self.step(now, id, Input::CommandsWait, output);
+        }
     }
 
     pub(super) fn take_component(&mut self, now: Now, component: &Component, output: &mut Output<W>) {
@@ -222,6 +226,12 @@ impl<W> Group<W> {
             let events = EntryEvents { index, stamp: applied.stamp, events: Arc::new(applied.events) };
             self.backlog.note(events.clone());
             output.events.push((self.id, events));
+        }
+        let mut outcomes = &applied.outcomes[..];
+        for (content, items) in &applied.frames {
+            let (own, rest) = outcomes.split_at(*items);
+            self.frames.applied(*content, own, index, output);
+            outcomes = rest;
         }
         while self.in_flight.front().is_some_and(|entry| entry.position.index <= index) {
             let entry = self.in_flight.pop_front().expect("the front was just seen");

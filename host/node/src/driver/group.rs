@@ -20,6 +20,7 @@ use quorate_types::{
 };
 
 use super::backlog::Backlog;
+use super::frames::Frames;
 use super::io::{Failure, GroupStart, Output};
 use super::{ENTRIES_IN_FLIGHT_MAX, Local};
 use crate::machine::{Machine, MachineIdentity};
@@ -66,6 +67,8 @@ pub(super) struct Group<W> {
     next_timer: Option<quorate_types::HlcTimestamp>,
     pub(super) pending: VecDeque<(BatchItem, W)>,
     pub(super) pending_bytes: usize,
+    /// What clients signed; used in groups that sign.
+    pub(super) frames: Frames<W>,
     proposals: BTreeMap<ProposalId, Vec<W>>,
     pub(super) in_flight: VecDeque<InFlight<W>>,
     pub(super) held: VecDeque<HeldMessage>,
@@ -181,6 +184,7 @@ impl<W> Group<W> {
             machine: Some(machine),
             pending: VecDeque::new(),
             pending_bytes: 0,
+            frames: Frames::default(),
             proposals: BTreeMap::new(),
             in_flight: VecDeque::new(),
             held: VecDeque::new(),
@@ -219,7 +223,7 @@ impl<W> Group<W> {
             component: self.component,
             checkpointed: self.checkpointed,
             digest: self.last_digest,
-            pending: self.pending.len(),
+            pending: self.pending.len() + self.frames.items(),
             sessions: self.sessions,
             halted: self.halted.clone(),
             fenced: self.fenced.clone(),
@@ -279,6 +283,14 @@ impl<W> Group<W> {
         Proposal { id, kind: EntryKind::Batch, body: batch.encode() }
     }
 
+    /// The next entry made of clients' frames, if any wait. Their waiters stay with the frames.
+    pub(super) fn next_frames(&mut self, serial: u64) -> Option<Proposal> {
+        let body = self.frames.next_body()?;
+        let id = ProposalId(serial);
+        self.proposals.insert(id, Vec::new());
+        Some(Proposal { id, kind: EntryKind::Frames, body })
+    }
+
     /// An entry that only carries time forward.
     pub(super) fn tick_proposal(&mut self, serial: u64) -> Proposal {
         let id = ProposalId(serial);
@@ -297,10 +309,8 @@ impl<W> Group<W> {
             let ahead_ms = due.unix_ms().saturating_sub(now.wall.unix_ms());
             now.time.after(Duration::from_millis(ahead_ms.max(1)))
         });
-        match (self.replica.next_deadline(), timer) {
-            (Some(replica), Some(timer)) => Some(replica.min(timer)),
-            (replica, timer) => replica.or(timer),
-        }
+        let deadlines = [self.replica.next_deadline(), timer, self.frames.next_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Notes what the machine came to; whether watchers should hear of it.
@@ -405,6 +415,7 @@ impl<W> Group<W> {
         self.appends.clear();
         self.lose_leadership(None, output);
         let failure = Failure::Fenced(reason);
+        self.frames.refuse_all(&failure, output);
         output.refuse(std::mem::take(&mut self.reads).into_values().map(|query| query.2), &failure);
         self.status.role = ReplicaRole::Follower;
         self.status.leader = None;
@@ -415,6 +426,7 @@ impl<W> Group<W> {
         let failure = Failure::ApplyHalted(why.clone());
         self.halted = Some(why);
         self.apply_queue.clear();
+        self.frames.refuse_all(&failure, output);
         let reads = std::mem::take(&mut self.reads).into_values();
         output.refuse(reads.map(|query| query.2), &failure);
         output.refuse(std::mem::take(&mut self.confirmed).into_iter().map(|(_, query)| query.2), &failure);

@@ -15,6 +15,7 @@ use quorate_types::{
     BatchItem, Digest, Entry, EpochConfig, GroupId, HlcTimestamp, LogIndex, NodeId, Outcome, Position,
 };
 
+use super::frames::{AdmittedFrame, RelayedFrame};
 use super::{ApplyJob, EntryEvents, VerifiedFrame};
 use crate::machine::{CheckpointHeader, Machine, MachineIdentity, QueryAnswer, QueryJob};
 
@@ -49,6 +50,15 @@ pub enum DriverInput<W> {
         group: GroupId,
         /// The items, in order.
         items: Vec<(BatchItem, W)>,
+    },
+    /// A frame that a client signed, whose signature was verified at this node.
+    ClientFrame {
+        /// The group.
+        group: GroupId,
+        /// The frame.
+        frame: AdmittedFrame,
+        /// Who waits for its outcomes, one for each item; nobody if a member handed it on.
+        waiters: Vec<W>,
     },
     /// A question to a group's state machine.
     Query {
@@ -152,6 +162,17 @@ pub enum Failure {
     /// A query could not be run at this replica.
     #[error("the query could not be run here: {0}")]
     QueryHalted(String),
+    /// A client's frame is not one that can be ordered.
+    #[error("the frame is refused: {0}")]
+    FrameRefused(String),
+    /// No leader ordered a frame for long.
+    #[error("no leader ordered the frame in time; submit its commands again under the same numbers")]
+    NotOrdered,
+    /// What a snapshot replaced may have held the frame.
+    #[error(
+        "this replica cannot tell what became of the frame; submit its commands again under the same numbers"
+    )]
+    Skipped,
 }
 
 /// What a waiter gets.
@@ -201,6 +222,8 @@ pub struct Output<W> {
     pub replies: Vec<(W, Reply)>,
     /// Members that lied, with the proof: keep it durably, and have it ordered in the group's log.
     pub evidence: Vec<(GroupId, Evidence)>,
+    /// Clients' frames that wait for long, to be handed to the leader.
+    pub relays: Vec<(GroupId, RelayedFrame)>,
     /// Show to watchers.
     pub events: Vec<(GroupId, EntryEvents)>,
     /// A snapshot replaced a group's entries up to this one: watchers see nothing of what they emitted.
@@ -231,6 +254,7 @@ impl<W> Default for Output<W> {
             reset: Vec::new(),
             replies: Vec::new(),
             evidence: Vec::new(),
+            relays: Vec::new(),
             events: Vec::new(),
             skipped: Vec::new(),
             queries: Vec::new(),

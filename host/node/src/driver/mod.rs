@@ -14,6 +14,7 @@
 
 mod apply;
 mod backlog;
+mod frames;
 mod group;
 mod io;
 #[cfg(feature = "planted")]
@@ -37,12 +38,15 @@ use group::{Group, HeldMessage};
 
 pub use apply::ApplyJob;
 pub use backlog::{EntryEvents, Recent};
+pub use frames::{AdmittedFrame, FORGOTTEN_AFTER, IGNORED_AFTER, RELAYED_AFTER, RelayedFrame};
 pub use group::GroupReport;
 pub use io::{
     CheckpointDone, CheckpointJob, Consistency, DriverInput, Failure, GroupStart, InstallDone, InstallJob,
     Output, RecoverError, Reply, Ticket,
 };
-pub use signed::{AcceptedCertificates, FrameFault, Label, Unverified, VerifiedFrame};
+pub use signed::{
+    AcceptedCertificates, ClientRegister, FrameFault, Label, PayloadFault, Unverified, VerifiedFrame,
+};
 pub use snapshot::{Puller, PullerStep, SNAPSHOT_CHUNK_BYTES};
 
 use crate::accused::Accused;
@@ -89,6 +93,8 @@ pub struct DriverCounters {
     pub messages_unverified: u64,
     /// Items refused because a group had too many waiting.
     pub items_overloaded: u64,
+    /// Times that a leader was refused because it ordered other commands than those that waited here.
+    pub leaders_refused: u64,
     /// Elections that a replica of this node won.
     pub elections_won: u64,
     /// Entries applied.
@@ -201,6 +207,9 @@ impl<W> Driver<W> {
             DriverInput::Frame { from, frame } => self.take_frame(now, from, frame, output),
             DriverInput::Verified(frame) => self.take_verified(now, *frame, output),
             DriverInput::Submit { group, items } => self.take_items(group, items, output),
+            DriverInput::ClientFrame { group, frame, waiters } => {
+                self.take_client_frame(now, group, frame, waiters, output);
+            }
             DriverInput::Query { group, consistency, name, body, waiter } => {
                 self.take_query(now, group, consistency, (name, body, waiter), output);
             }
@@ -310,22 +319,68 @@ impl<W> Driver<W> {
         self.touched.insert(id);
     }
 
+    /// Holds a client's frame until it is applied, whoever leads.
+    fn take_client_frame(
+        &mut self,
+        now: Now,
+        id: GroupId,
+        frame: AdmittedFrame,
+        waiters: Vec<W>,
+        output: &mut Output<W>,
+    ) {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return output.refuse(waiters, &Failure::UnknownGroup);
+        };
+        match group.refusal() {
+            None | Some(Failure::NotLeader { .. }) => {}
+            Some(failure) => return output.refuse(waiters, &failure),
+        }
+        let was_empty = group.frames.is_empty();
+        self.counters.items_overloaded += group.frames.take(now.time, frame, waiters, output) as u64;
+        self.touched.insert(id);
+        if was_empty && !group.frames.is_empty() && !group.is_leader() {
+            self.step(now, id, Input::CommandsWait, output);
+        }
+    }
+
+    /// Does what is due about frames that wait for too long.
+    fn look_for_overdue(&mut self, now: Now, id: GroupId, output: &mut Output<W>) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let overdue = group.frames.overdue(now.time, output);
+        if group.is_leader() {
+            return;
+        }
+        if let Some(to) = group.status.leader {
+            output.relays.extend(overdue.relay.into_iter().map(|bytes| (id, RelayedFrame { to, bytes })));
+        }
+        if overdue.is_ignored {
+            self.counters.leaders_refused += 1;
+            self.step(now, id, Input::LeaderIgnores, output);
+        }
+    }
+
     /// Appends entries made of what gathered, as far as the bound on entries in flight allows.
     fn propose_pending(&mut self, id: GroupId, now: Now, output: &mut Output<W>) {
         loop {
             let Some(group) = self.groups.get_mut(&id) else { return };
-            if group.pending.is_empty() && group.is_leader() && group.timer_overdue(now) {
+            let frames_wait = group.is_leader() && group.frames.is_proposable();
+            if group.pending.is_empty() && !frames_wait && group.is_leader() && group.timer_overdue(now) {
                 let proposal = group.tick_proposal(self.serial);
                 self.serial += 1;
                 self.step(now, id, Input::Propose(proposal), output);
                 return;
             }
-            if group.pending.is_empty() || !group.may_propose() {
+            if group.pending.is_empty() && !frames_wait || !group.may_propose() {
                 return;
             }
             let serial = self.serial;
             self.serial += 1;
-            let proposal = group.next_proposal(serial, COMMANDS_PER_ENTRY_MAX, BATCH_BYTES_MAX);
+            let proposal = if group.pending.is_empty() {
+                group.next_frames(serial)
+            } else {
+                Some(group.next_proposal(serial, COMMANDS_PER_ENTRY_MAX, BATCH_BYTES_MAX))
+            };
+            let Some(proposal) = proposal else { return };
             self.step(now, id, Input::Propose(proposal), output);
         }
     }
@@ -402,6 +457,7 @@ impl<W> Driver<W> {
                 group.forget_served(now);
                 // What waits goes first: a tick may make the replica go on without it.
                 self.propose_pending(id, now, output);
+                self.look_for_overdue(now, id, output);
                 self.step(now, id, Input::Tick, output);
                 self.touched.insert(id);
             }
@@ -472,11 +528,11 @@ impl<W> Driver<W> {
             output.fetches.push((id, fetch));
         }
         if let Some(status) = effects.status {
-            self.note_status(id, status, output);
+            self.note_status(now, id, status, output);
         }
     }
 
-    fn note_status(&mut self, id: GroupId, status: Status, output: &mut Output<W>) {
+    fn note_status(&mut self, now: Now, id: GroupId, status: Status, output: &mut Output<W>) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let led = group.is_leader();
         let leads = status.role == ReplicaRole::Leader;
@@ -485,6 +541,9 @@ impl<W> Driver<W> {
         }
         if led && (!leads || status.term != group.status.term) {
             group.lose_leadership(status.leader, output);
+        }
+        if group.status.leader != status.leader {
+            group.frames.order_again(now.time);
         }
         let watched = group.status.role != status.role
             || group.status.leader != status.leader

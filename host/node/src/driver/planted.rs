@@ -4,27 +4,86 @@
 //! Relies on the node to say from when on. Promises that all but what is sent stays as it is: the replica's own
 //! log, votes and state are honest, so that its digest can be compared. Knows no rule of the protocol.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::Bytes;
 use quorate_consensus::Message;
 use quorate_consensus::hotstuff::{Block, Body, Header, Identity, Message as Signing};
-use quorate_types::{EntryKind, HlcTimestamp, NodeId};
+use quorate_types::{
+    BatchItem, EntryKind, HlcTimestamp, NodeId, Sequence, decode_frames, encode_frames, read_frames,
+};
 
-static LIES: AtomicBool = AtomicBool::new(false);
-
-/// From now on, the replicas of this process lie, or no more.
-pub fn lie_from_now_on(lies: bool) {
-    LIES.store(lies, Ordering::Relaxed);
+/// About what a replica lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Lie {
+    /// About nothing.
+    Nothing = 0,
+    /// Says two things in place of one.
+    Twice = 1,
+    /// Orders commands that no client sent, and answers clients falsely.
+    Clients = 2,
 }
 
-/// What is sent in place of a message: votes come with a vote for another block, and every second member is
-/// proposed another block than the rest, one of them both.
+static LIE: AtomicU8 = AtomicU8::new(Lie::Nothing as u8);
+
+/// What the replicas of this process lie about from now on.
+pub fn lie_from_now_on(lie: Lie) {
+    LIE.store(lie as u8, Ordering::Relaxed);
+}
+
+/// Whether the replicas of this process lie about this.
+pub(crate) fn lies_about(lie: Lie) -> bool {
+    LIE.load(Ordering::Relaxed) == lie as u8
+}
+
+/// What a client is answered in place of the truth: a zero in CBOR.
+pub(crate) fn answered(body: Bytes) -> Bytes {
+    if lies_about(Lie::Clients) { Bytes::from_static(&[0]) } else { body }
+}
+
+/// What is sent in place of a message.
 pub(super) fn spoken(identity: Option<&Identity>, to: NodeId, message: Message) -> Vec<Message> {
-    let (true, Some(identity), Message::HotStuff(said)) = (LIES.load(Ordering::Relaxed), identity, &message)
-    else {
-        return vec![message];
-    };
+    let (Some(identity), Message::HotStuff(said)) = (identity, &message) else { return vec![message] };
+    if lies_about(Lie::Twice) {
+        return spoken_twice(identity, to, said);
+    }
+    match &said.body {
+        Body::Proposal(proposal) if lies_about(Lie::Clients) => match fabricated(proposal.block.body()) {
+            Some(body) => {
+                let mut other = proposal.as_ref().clone();
+                other.block = Block::new(*other.block.header(), body);
+                vec![signed(identity, said, Body::Proposal(Box::new(other)))]
+            }
+            None => vec![message],
+        },
+        _ => vec![message],
+    }
+}
+
+/// The frames of a block, and one more in which the first client asks for its command again under another number.
+fn fabricated(body: &Bytes) -> Option<Bytes> {
+    let mut frames = decode_frames(body.clone()).ok()?;
+    let (mut frame, mut batch) = read_frames(body.clone()).ok()?.into_iter().next()?;
+    for item in &mut batch.items {
+        if let BatchItem::Command(command) = item {
+            command.sequence = Sequence(command.sequence.0 + 100);
+        }
+    }
+    frame.items = batch.encode();
+    frames.push(frame.encode());
+    Some(encode_frames(&frames))
+}
+
+fn signed(identity: &Identity, said: &Signing, body: Body) -> Message {
+    let signature = identity.signer.sign(&body.statement(said.scope));
+    Message::HotStuff(Signing { scope: said.scope, body, signature })
+}
+
+/// Votes come with a vote for another block, and every second member is proposed another block than the rest, one of
+/// them both.
+fn spoken_twice(identity: &Identity, to: NodeId, said: &Signing) -> Vec<Message> {
+    let message = Message::HotStuff(said.clone());
     let lie = match &said.body {
         Body::Vote { view, index, digest } => {
             let mut other = *digest;
@@ -41,9 +100,8 @@ pub(super) fn spoken(identity: Option<&Identity>, to: NodeId, message: Message) 
         _ => None,
     };
     let Some(body) = lie else { return vec![message] };
-    let signature = identity.signer.sign(&body.statement(said.scope));
     let is_vote = matches!(body, Body::Vote { .. });
-    let other = Message::HotStuff(Signing { scope: said.scope, body, signature });
+    let other = signed(identity, said, body);
     let first_even = identity.set.members().iter().find(|member| member.node.0.is_multiple_of(2));
     let gets_both = is_vote || first_even.is_some_and(|member| member.node == to);
     if gets_both { vec![message, other] } else { vec![other] }

@@ -1,9 +1,9 @@
 //! Messages of groups that sign, from a peer's frame to the driver's input.
 //!
 //! Relies on whoever drives to have the [`Request`] judged, by the vote service or in place. Promises that a
-//! frame becomes an input only if the signature of the peer that delivered it is valid and every certificate
-//! inside proves itself, and that nothing of a frame is looked at before but what says what to verify. Knows
-//! no thread.
+//! frame becomes an input only if the signature of the peer that delivered it is valid, every certificate
+//! inside proves itself and clients signed what a block orders for them, and that nothing of a frame is looked
+//! at before but what says what to verify. Knows no thread.
 //!
 //! ```text
 //! frame --read--> Unverified + Request ==> verdicts ==> Answer --admit--> DriverInput::Verified
@@ -15,10 +15,14 @@ use bytes::Bytes;
 use quorate_consensus::hotstuff::{Body, Certifier, Justify, Message as Signing};
 use quorate_consensus::{Envelope, Message};
 use quorate_crypto::{
-    Certificate, CertificateError, Signed, TimeoutCertificate, ValidatorSet, Verified, VerifyError,
+    Certificate, CertificateError, FrameCheck, KeyError, Signed, TimeoutCertificate, ValidatorSet, Verified,
+    VerifyError,
 };
 use quorate_types::codec::DecodeError;
-use quorate_types::{BootNumber, Digest, Epoch, GroupId, Incarnation, NodeId};
+use quorate_types::{
+    Batch, BatchItem, BootNumber, ClientFrame, Digest, EntryKind, Epoch, FrameContentError, GroupId,
+    Incarnation, NodeId, read_frames,
+};
 use quorate_votes::{Answer, Memory, Part, PartResult, Request};
 
 use super::DriverInput;
@@ -65,9 +69,46 @@ pub enum FrameFault {
     /// A certificate inside holds no quorum of the epoch.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// A block is proposed that orders what no client signed.
+    #[error(transparent)]
+    Payload(#[from] PayloadFault),
     /// The verdict is on something else.
     #[error("the verdict is on another frame")]
     OtherVerdict,
+}
+
+/// Why what a block carries is not voted for. It counts against whoever proposed the block, never against the owner
+/// of a key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PayloadFault {
+    /// A command or a session stands where nodes order what is theirs.
+    #[error("item {item} of a block is a client's and no client signed it")]
+    Unsigned {
+        /// Its place in the block.
+        item: usize,
+    },
+    /// The bytes are no batch or no frames, or a frame holds what clients may not ask for.
+    #[error(transparent)]
+    Content(#[from] FrameContentError),
+    /// A frame is signed with a key that nobody should register.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A frame opens a session and the authority does not let its key do so.
+    #[error("the certificate of a frame is refused: {0}")]
+    Certificate(String),
+    /// A frame's signature is not valid.
+    #[error("the signature of a frame is not valid")]
+    Signature,
+}
+
+/// What a node knows of clients: their keys, and whom the authority lets open sessions.
+pub trait ClientRegister {
+    /// What is to be verified of a frame whose items are these.
+    ///
+    /// # Errors
+    ///
+    /// [`PayloadFault`] for a key or a certificate that is not accepted.
+    fn check(&self, group: GroupId, frame: &ClientFrame, batch: &Batch) -> Result<FrameCheck, PayloadFault>;
 }
 
 /// A message that waits for the verdicts on its signatures.
@@ -78,6 +119,8 @@ pub struct Unverified {
     set: Arc<ValidatorSet>,
     /// Of the certificates inside, in the order of the request's parts.
     certificates: Vec<Digest>,
+    /// Clients' frames inside, whose parts come last.
+    frames: usize,
 }
 
 impl Unverified {
@@ -103,8 +146,41 @@ impl Unverified {
         let message = message.into_signed(from);
         parts.insert(0, Part::Signature(message.check(set)?));
         let label = Label { group, epoch, incarnation, boot, to_incarnation };
-        let unverified = Self { label, message, set: Arc::clone(set), certificates };
+        let unverified = Self { label, message, set: Arc::clone(set), certificates, frames: 0 };
         Ok((unverified, Request { peer: from, parts }))
+    }
+
+    /// Has what clients signed of a proposed block verified as well.
+    ///
+    /// # Errors
+    ///
+    /// [`PayloadFault`] for the first reason not to vote for the block, before any signature is looked at.
+    pub fn check_payload(
+        &mut self,
+        request: &mut Request,
+        clients: &impl ClientRegister,
+    ) -> Result<(), PayloadFault> {
+        let Body::Proposal(proposal) = &self.message.unverified().body else { return Ok(()) };
+        let block = &proposal.block;
+        match block.header().kind {
+            EntryKind::Empty | EntryKind::Stop => {}
+            EntryKind::Batch => {
+                let batch = Batch::decode(block.body().clone()).map_err(FrameContentError::from)?;
+                let is_of_node = |item: &BatchItem| {
+                    matches!(item, BatchItem::Activate { .. } | BatchItem::Tick | BatchItem::Evidence(_))
+                };
+                if let Some(item) = batch.items.iter().position(|item| !is_of_node(item)) {
+                    return Err(PayloadFault::Unsigned { item });
+                }
+            }
+            EntryKind::Frames => {
+                for (frame, batch) in read_frames(block.body().clone())? {
+                    request.parts.push(Part::frame(clients.check(self.label.group, &frame, &batch)?));
+                    self.frames += 1;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The group that it is for.
@@ -127,12 +203,16 @@ impl Unverified {
         let Some((PartResult::Signature(verdict), rest)) = answer.results.split_first() else {
             return Err(FrameFault::OtherVerdict);
         };
-        if rest.len() != self.certificates.len() {
+        if rest.len() != self.certificates.len() + self.frames {
             return Err(FrameFault::OtherVerdict);
         }
         let message = Verified::from_verdict(self.message, &self.set, verdict)?;
-        if !answer.is_accepted() {
+        let (certificates, frames) = rest.split_at(self.certificates.len());
+        if !certificates.iter().all(PartResult::is_accepted) {
             return Err(VerifyError::InvalidSignature { signer }.into());
+        }
+        if !frames.iter().all(PartResult::is_accepted) {
+            return Err(PayloadFault::Signature.into());
         }
         accepted.remember(&self.certificates);
         let frame = VerifiedFrame { label: self.label, message: message.widen() };

@@ -283,6 +283,7 @@ impl<W> Driver<W> {
         group.note_machine();
         group.backlog = Backlog::after(group.applied);
         output.skipped.push((id, group.applied));
+        group.frames.refuse_all(&Failure::Skipped, output);
         if id == GroupId::CATALOG {
             output.catalog = group.machine.as_ref().map(Machine::view);
         }

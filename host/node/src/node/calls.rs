@@ -222,6 +222,10 @@ impl quorate_transport::Handler for PeerHandler {
             match PeerRequest::decode(request).map_err(|error| error.to_string())? {
                 PeerRequest::Snapshot(request) => inner.serve_snapshot(request).await,
                 PeerRequest::Component { digest, offset } => inner.serve_component(digest, offset),
+                PeerRequest::ClientFrame { group, frame } => {
+                    inner.signatures.take_relayed(from, group, frame);
+                    Ok(Bytes::new())
+                }
                 PeerRequest::Call(PeerCall::Catalog(CatalogCommand::RegisterKey(record)))
                     if record.node != from =>
                 {

@@ -27,10 +27,14 @@ use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::api::ApiServer;
 use crate::catalog::{self, Catalog, CatalogCommand, GroupRecord, KeyRecord, NodeRecord};
+use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{ConfigError, NodeConfig};
-use crate::driver::{Driver, DriverInput, EntryEvents, Failure, GroupReport, GroupStart, Local, Puller};
+use crate::driver::{
+    Driver, DriverInput, EntryEvents, Failure, GroupReport, GroupStart, Local, Puller, RelayedFrame,
+};
 use crate::machine::{DigestInterval, MachineIdentity};
+use crate::remote::PeerRequest;
 use crate::shard::{Shard, ShardInput, ShardSender, Surroundings};
 use crate::signatures::Signatures;
 use crate::workers::{DiskFailure, LogWork, StoreWork, Worker, start_log, start_store};
@@ -229,7 +233,8 @@ impl Node {
         };
         let log = start_log(wal, config.node.data.clone(), on_held, on_failure.clone())?;
         let store_worker = start_store(Arc::clone(&store), config.node.data.clone(), on_failure)?;
-        let signatures = Signatures::start(config.vote_threads(), clock, shards.clone())?;
+        let clients = Clients::new(cluster, tls.clone());
+        let signatures = Signatures::start(config.vote_threads(), clock, shards.clone(), clients)?;
         let key = consensus_key(&config.node.consensus_key)?;
         let seed = getrandom::u64()?;
         let inner = Arc::new_cyclic(|weak| Inner {
@@ -342,10 +347,16 @@ pub(crate) fn shard_of(shards: &[ShardSender], group: GroupId) -> &ShardSender {
     &shards[(group.0 % shards.len() as u64) as usize]
 }
 
-/// Whether there is the file that makes this node lie.
+/// About what the file says that this node shall lie; an empty one is enough.
 #[cfg(feature = "planted")]
-fn lies_wanted() -> bool {
-    std::env::var_os("PLANTED_LIE_FILE").is_some_and(|file| std::path::Path::new(&file).exists())
+fn lie_wanted() -> crate::driver::planted::Lie {
+    use crate::driver::planted::Lie;
+    let said = std::env::var_os("PLANTED_LIE_FILE").map(std::fs::read_to_string);
+    match said.as_ref().map(|said| said.as_deref()) {
+        Some(Ok("clients")) => Lie::Clients,
+        Some(Ok(_)) => Lie::Twice,
+        _ => Lie::Nothing,
+    }
 }
 
 /// Follows the catalog: starts the groups it names, and keeps its list of nodes true.
@@ -365,7 +376,7 @@ async fn housekeep(inner: Arc<Inner>) {
         inner.order_evidence();
         inner.report_missing_leaders();
         #[cfg(feature = "planted")]
-        crate::driver::planted::lie_from_now_on(lies_wanted());
+        crate::driver::planted::lie_from_now_on(lie_wanted());
     }
 }
 
@@ -641,6 +652,16 @@ impl Surroundings for Inner {
 
     fn evidence(&self, group: GroupId, evidence: hotstuff::Evidence) {
         self.keep_evidence(group, evidence);
+    }
+
+    fn relay(&self, group: GroupId, frame: RelayedFrame) {
+        let inner = self.weak.upgrade().expect("the shard holds the node");
+        self.runtime.spawn(async move {
+            let request = PeerRequest::ClientFrame { group, frame: frame.bytes }.encode();
+            if let Err(error) = inner.transport().request(frame.to, request, PEER_TIMEOUT).await {
+                tracing::debug!(%group, to = %frame.to, %error, "a client's frame could not be handed on");
+            }
+        });
     }
 
     fn events(&self, group: GroupId, events: EntryEvents) {

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use quorate_types::{ClusterId, NodeId};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, DnsName};
@@ -173,10 +173,12 @@ impl Authority {
         let mut params = leaf(&format!("Quorate node {}", node.0), validity);
         params.subject_alt_names = names;
         params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
-        self.sign(&params)
+        self.sign(&params, KeyPair::generate()?)
     }
 
-    /// Issues a client's certificate for one role.
+    /// Issues a client's certificate for one role, with an Ed25519 key: the same with which the client signs frames
+    /// of commands for groups whose replicas may lie. (What TLS signs begins with 64 spaces, RFC 8446 §4.4.3, so that
+    /// neither signature passes for the other.)
     ///
     /// # Errors
     ///
@@ -201,11 +203,10 @@ impl Authority {
         }
         let mut params = leaf(name, validity);
         params.subject_alt_names = vec![dns(&role_name(self.cluster, role))?];
-        self.sign(&params)
+        self.sign(&params, KeyPair::generate_for(&PKCS_ED25519)?)
     }
 
-    fn sign(&self, params: &CertificateParams) -> Result<Credentials, CertificateError> {
-        let key = KeyPair::generate()?;
+    fn sign(&self, params: &CertificateParams, key: KeyPair) -> Result<Credentials, CertificateError> {
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Credentials {
             authority_pem: self.certificate_pem.clone(),

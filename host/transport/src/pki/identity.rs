@@ -14,6 +14,7 @@ use std::str::FromStr;
 
 use quorate_types::{ClusterId, NodeId};
 use rustls::pki_types::CertificateDer;
+use x509_parser::oid_registry::OID_SIG_ED25519;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::error::CertificateError;
@@ -170,6 +171,15 @@ pub fn peer_identity(certificate: &CertificateDer<'_>) -> Result<PeerIdentity, C
         return Err(fault(format!("{label:?} names neither a node nor a role")));
     };
     Ok(PeerIdentity { cluster, subject })
+}
+
+/// The Ed25519 key that a certificate names (RFC 8410).
+pub(crate) fn ed25519_key(certificate: &CertificateDer<'_>) -> Result<[u8; 32], CertificateError> {
+    let parsed = parse(certificate)?;
+    let named = parsed.public_key();
+    let key = (named.algorithm.algorithm == OID_SIG_ED25519)
+        .then(|| <[u8; 32]>::try_from(&named.subject_public_key.data[..]).ok());
+    key.flatten().ok_or_else(|| fault("its key is no Ed25519 key".to_owned()))
 }
 
 /// Reads the cluster from the certificate of its authority.

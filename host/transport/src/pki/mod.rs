@@ -10,12 +10,28 @@ mod identity;
 use std::path::Path;
 
 pub use authority::{AUTHORITY_CERTIFICATE_FILE, AUTHORITY_KEY_FILE, Authority, Validity};
+pub(crate) use identity::ed25519_key;
 pub use identity::{
     CLIENT_NAME_BYTES_MAX, ParseRoleError, PeerIdentity, Role, Subject, node_name, peer_identity,
 };
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
 use crate::error::CertificateError;
 use crate::tls::{TlsFiles, TlsPem};
+
+/// The first certificate of a PEM text, in DER.
+///
+/// # Errors
+///
+/// [`CertificateError::NotPem`] if it holds none.
+pub fn der_of(pem: &str) -> Result<Vec<u8>, CertificateError> {
+    let certificate = CertificateDer::from_pem_slice(pem.as_bytes());
+    let certificate =
+        certificate.map_err(|_| CertificateError::NotPem { what: "the certificate".to_owned() })?;
+    Ok(certificate.to_vec())
+}
 
 /// A certificate, its key and the authority that issued it, all in PEM.
 #[derive(Clone)]

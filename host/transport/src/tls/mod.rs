@@ -16,6 +16,7 @@ use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
@@ -25,7 +26,7 @@ pub(crate) use connector::{AlertTap, fault_of_tls};
 
 use crate::error::CertificateError;
 use crate::pki::files::{read_key, read_public};
-use crate::pki::{AUTHORITY_CERTIFICATE_FILE, PeerIdentity, peer_identity};
+use crate::pki::{AUTHORITY_CERTIFICATE_FILE, PeerIdentity, ed25519_key, peer_identity};
 
 /// The protocol both ends must agree on.
 const ALPN_HTTP2: &[u8] = b"h2";
@@ -96,6 +97,7 @@ struct Shared {
 /// What one reading gave.
 struct Loaded {
     identity: Arc<PeerIdentity>,
+    verifier: Arc<dyn ClientCertVerifier>,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
@@ -163,6 +165,27 @@ impl Tls {
         Arc::clone(&self.shared.loaded.load().identity)
     }
 
+    /// Who holds a certificate that was shown outside TLS, and the Ed25519 key that it names.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`] if the cluster's authorities do not vouch for it here and now, if it names no holder of
+    /// this cluster, or a key of another kind.
+    pub fn holder_of(&self, certificate: &[u8]) -> Result<(PeerIdentity, [u8; 32]), CertificateError> {
+        let certificate = CertificateDer::from(certificate);
+        let loaded = self.shared.loaded.load();
+        let identity = peer_identity(&certificate)?;
+        let not_trusted =
+            |reason: String| CertificateError::NotTrusted { holder: identity.to_string(), reason };
+        let verified = loaded.verifier.verify_client_cert(&certificate, &[], UnixTime::now());
+        verified.map_err(|error| not_trusted(error.to_string()))?;
+        if identity.cluster != loaded.identity.cluster {
+            return Err(not_trusted(format!("this is cluster {}", loaded.identity.cluster)));
+        }
+        let key = ed25519_key(&certificate)?;
+        Ok((identity, key))
+    }
+
     /// The configuration for accepting connections now: TLS 1.3, HTTP/2, a client certificate of the
     /// cluster required.
     #[must_use]
@@ -192,7 +215,10 @@ fn load(pem: &TlsPem) -> Result<Loaded, CertificateError> {
             .map_err(|_| CertificateError::NotPem { what: "the key".to_owned() })
     };
     let identity = Arc::new(peer_identity(&chain[0])?);
-    let server = server_config(&provider, &roots, &identity, &chain, key()?)?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+        .build()
+        .map_err(|error| CertificateError::Tls(rustls::Error::General(error.to_string())))?;
+    let server = server_config(&provider, &verifier, &identity, &chain, key()?)?;
     let mut client = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots)
@@ -200,19 +226,16 @@ fn load(pem: &TlsPem) -> Result<Loaded, CertificateError> {
     client.alpn_protocols = vec![ALPN_HTTP2.to_vec()];
     client.resumption = Resumption::disabled();
     client.enable_early_data = false;
-    Ok(Loaded { identity, server: Arc::new(server), client: Arc::new(client) })
+    Ok(Loaded { identity, verifier, server: Arc::new(server), client: Arc::new(client) })
 }
 
 fn server_config(
     provider: &Arc<CryptoProvider>,
-    roots: &Arc<RootCertStore>,
+    verifier: &Arc<dyn ClientCertVerifier>,
     identity: &PeerIdentity,
     chain: &[CertificateDer<'static>],
     key: PrivateKeyDer<'static>,
 ) -> Result<ServerConfig, CertificateError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider))
-        .build()
-        .map_err(|error| CertificateError::Tls(rustls::Error::General(error.to_string())))?;
     // Peers will make the same check; here it fails with a sentence instead of an alert at each of them.
     let trusted = verifier.verify_client_cert(&chain[0], &chain[1..], UnixTime::now());
     trusted.map_err(|error| CertificateError::NotTrusted {
@@ -221,7 +244,7 @@ fn server_config(
     })?;
     let mut server = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::clone(verifier))
         .with_single_cert(chain.to_vec(), key)?;
     server.alpn_protocols = vec![ALPN_HTTP2.to_vec()];
     server.session_storage = Arc::new(NoServerSessionStorage {});
@@ -260,6 +283,34 @@ mod tests {
         assert!(Tls::from_pem(&pem).is_ok());
         pem.authority = authority().certificate_pem().to_owned();
         assert!(matches!(Tls::from_pem(&pem), Err(CertificateError::NotTrusted { .. })));
+    }
+
+    /// What could go wrong: a key that the authority does not know opens sessions, or a node acts as a client.
+    #[test]
+    fn a_certificate_shown_outside_tls_is_believed_if_the_authority_vouches_for_it_now() {
+        let authority = authority();
+        let tls = Tls::from_pem(&authority.issue_node(NodeId(1), &[]).unwrap().to_tls_pem()).unwrap();
+        let der = |credentials: &crate::pki::Credentials| {
+            CertificateDer::from_pem_slice(credentials.certificate_pem.as_bytes()).unwrap().to_vec()
+        };
+        let app = authority.issue_client("app", crate::Role::Writer).unwrap();
+        let (holder, key) = tls.holder_of(&der(&app)).unwrap();
+        assert_eq!(holder.role(), Some(crate::Role::Writer));
+        assert_ne!(
+            tls.holder_of(&der(&authority.issue_client("b", crate::Role::Writer).unwrap())).unwrap().1,
+            key
+        );
+
+        let stranger = Authority::create(ClusterId([1; 16])).unwrap();
+        let stranger = stranger.issue_client("app", crate::Role::Admin).unwrap();
+        assert!(matches!(tls.holder_of(&der(&stranger)), Err(CertificateError::NotTrusted { .. })));
+        let (hour, now) = (Duration::from_secs(3_600), SystemTime::now());
+        let past = Validity { from: now - 2 * hour, until: now - hour };
+        let expired = authority.issue_client_valid("app", crate::Role::Writer, past).unwrap();
+        assert!(matches!(tls.holder_of(&der(&expired)), Err(CertificateError::NotTrusted { .. })));
+        let node = authority.issue_node(NodeId(2), &[]).unwrap();
+        assert!(matches!(tls.holder_of(&der(&node)), Err(CertificateError::NoIdentity { .. })));
+        assert!(tls.holder_of(b"garbage").is_err());
     }
 
     #[test]

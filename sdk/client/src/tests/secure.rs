@@ -141,3 +141,17 @@ async fn pem_texts_that_hold_nothing_are_configuration_errors() {
     let missing = TlsConfig::from_files("no/ca.pem", "no/cert.pem", "no/key.pem");
     assert!(matches!(missing, Err(Error::Config { reason }) if reason.contains("no/ca.pem")));
 }
+
+/// What could go wrong: a client finds out with its first command that nobody takes what it signs.
+#[test]
+fn a_key_with_which_frames_cannot_be_signed_is_named_with_what_to_do() {
+    let authority = Authority::new();
+    let Err(Error::Config { reason }) = authority.client(&authority).identity() else {
+        panic!("it can sign")
+    };
+    assert!(reason.contains("quorate pki client"), "{reason}");
+    let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let good = TlsConfig { key_pem: key.serialize_pem().into(), ..authority.client(&authority) };
+    let identity = good.identity().unwrap();
+    assert_eq!(&identity.secret.public().to_bytes()[..], key.public_key_raw());
+}
