@@ -200,8 +200,8 @@ struct Search {
 #[derive(Clone, Copy, Debug)]
 struct PendingRead {
     id: ReadId,
-    /// That block's index, once it is proposed.
-    target: Option<LogIndex>,
+    /// Where that block stands, once it is proposed.
+    target: Option<Position>,
 }
 
 /// One replica of a HotStuff epoch.

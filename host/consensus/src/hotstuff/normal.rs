@@ -116,7 +116,7 @@ impl HotStuff {
         if let Some(id) = id {
             turn.effects.proposed.push((id, Ok(position)));
         }
-        self.reads.iter_mut().for_each(|read| read.target = read.target.or(Some(position.index)));
+        self.reads.iter_mut().for_each(|read| read.target = read.target.or(Some(position)));
         let digest = block.digest();
         if self.chain.add(block) {
             self.vote_for(turn, digest, self.high.view(), after);
@@ -351,10 +351,12 @@ impl HotStuff {
         {
             self.milestones.insert(high.statement().index, high.as_ref().clone());
         }
-        while let Some(read) =
-            self.reads.pop_front_if(|read| read.target.is_some_and(|target| target <= index))
-        {
-            turn.effects.reads.push((read.id, Ok(index)));
+        let is_due = |read: &mut PendingRead| read.target.is_some_and(|target| target.index <= index);
+        while let Some(read) = self.reads.pop_front_if(is_due) {
+            // Another block in the place of its own says nothing of what was acknowledged before the read.
+            let is_own = read.target.is_some_and(|target| self.chain.holds(target));
+            let answer = if is_own { Ok(index) } else { Err(ReadError::LeadershipLost) };
+            turn.effects.reads.push((read.id, answer));
         }
     }
 

@@ -21,7 +21,7 @@ use super::twins::{Healing, scenario};
 use super::{
     Block, Blocks, Body, CommitRule, Evidence, EvidenceError, Header, Justify, Message, Proposal, Settings,
 };
-use crate::{Input, Now, SnapshotMark};
+use crate::{Input, Now, ReadError, ReadId, SnapshotMark};
 
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -462,6 +462,37 @@ fn a_snapshot_is_offered_with_the_certificate_that_committed_it_after_a_restart_
     let mut turn = Turn::new(now);
     behind.on_offer(&mut turn, NodeId(1), *offer);
     assert_eq!(turn.effects.fetch.map(|fetch| fetch.position), Some(header.position));
+}
+
+/// A leader that was alone catches up with others' blocks, and may lead again before it ever knew that it did not:
+/// one in the place of the block that a read waits for would let it miss what was acknowledged meanwhile.
+#[test]
+fn a_read_is_answered_by_its_own_block_and_by_no_other_in_its_place() {
+    let mut cluster = honest(4, 19);
+    cluster.propose(0);
+    cluster.run(ms(200));
+    cluster.instances[0].part = 1;
+    cluster.step(0, Input::Read(ReadId(7)));
+    cluster.run(ms(20));
+    for _ in 0..5 {
+        (1..4).for_each(|at| cluster.step(at, Input::LeaderMissing));
+        cluster.propose_everywhere();
+        cluster.run(ms(300));
+    }
+    let mut alone = cluster.instances[0].replica.take().unwrap();
+    let target = alone.reads.front().and_then(|read| read.target).unwrap();
+    let mut ahead = cluster.instances[1].replica.take().unwrap();
+    let now = Now { time: cluster.now, wall: ahead.chain.tip().hlc };
+    let mut turn = Turn::new(now);
+    ahead.on_request(&mut turn, NodeId(1), alone.commit, &Justify::Genesis);
+    let answer = turn.effects.messages.pop().map(|outgoing| outgoing.into_parts().1);
+    let Some(crate::Message::HotStuff(Message { body: Body::Blocks(blocks), .. })) = answer else {
+        panic!("blocks are sent and not {answer:?}");
+    };
+    let mut turn = Turn::new(now);
+    alone.on_blocks(&mut turn, NodeId(2), *blocks);
+    assert!(alone.commit >= target.index && !alone.chain.holds(target), "{target} is not replaced");
+    assert_eq!(turn.effects.reads, [(ReadId(7), Err(ReadError::LeadershipLost))]);
 }
 
 /// Otherwise a replica that lacks what nobody sends asks as fast as answers come, and a lying peer keeps it busy.
