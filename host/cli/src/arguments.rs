@@ -251,7 +251,8 @@ pub enum GroupCommand {
         #[command(flatten)]
         connection: ConnectionArguments,
     },
-    /// Shows a group with its replicas.
+    /// Shows a group with its replicas, and of each whether it can be trusted.
+    #[command(visible_alias = "status")]
     Describe {
         /// Its name or number.
         group: String,
@@ -449,7 +450,7 @@ pub struct TransferArguments {
 pub struct SnapshotArguments {
     /// The group's name or number.
     pub group: String,
-    /// At this node only [default: at every member]
+    /// At this node only; in groups that survive lies all take one, and this one answers [default: at every member]
     #[arg(long, value_name = "NUMBER")]
     pub node: Option<u64>,
     /// The cluster.

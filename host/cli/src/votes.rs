@@ -31,16 +31,16 @@ struct Machine {
 
 impl Machine {
     /// Opens the devices and says in one line what there is.
-    fn open(arguments: VotesArguments, output: Output) -> Self {
+    fn open(arguments: VotesArguments, output: Output) -> Result<Self> {
         let processor = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = arguments.threads.and_then(|threads| usize::try_from(threads).ok());
         let choice = if arguments.no_device { Choice::Off } else { Choice::All };
         let config = DeviceConfig { launch_timeout: LAUNCH_TIMEOUT, ..DeviceConfig::default() };
-        let (cards, line) = Cards::open(&choice, config);
+        let (cards, line) = Cards::open(&choice, config)?;
         output.hint(&line);
         let start = Instant::now();
         let clock: Clock = Arc::new(move || Time::default().after(start.elapsed()));
-        Self { threads: threads.unwrap_or(processor.min(quorate_votes::THREADS_MAX)), cards, clock }
+        Ok(Self { threads: threads.unwrap_or(processor.min(quorate_votes::THREADS_MAX)), cards, clock })
     }
 
     /// The device that is measured; others are taken to cost the same.
@@ -66,7 +66,7 @@ pub fn run(command: &VotesCommand, output: Output) -> Result<()> {
 }
 
 fn bench(arguments: &VotesBenchArguments, output: Output) -> Result<()> {
-    let machine = Machine::open(arguments.machine, output);
+    let machine = Machine::open(arguments.machine, output)?;
     let device = machine.device();
     if let Some(device) = device {
         let check = measure::check_vectors(device)?;
@@ -128,7 +128,7 @@ fn row_text(row: &Row) -> Vec<String> {
 }
 
 fn status(arguments: VotesArguments, output: Output) -> Result<()> {
-    let machine = Machine::open(arguments, output);
+    let machine = Machine::open(arguments, output)?;
     let dispatch = measure::dispatch(&machine.clock, machine.threads, machine.device())?;
     let batch_max = DeviceConfig::default().batch_max;
     let device_from = machine.device().and_then(|_| dispatch.device_from(batch_max));

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use quorate_types::{Entry, Epoch, LogIndex, NodeId, Position, Term, Time};
 
-use crate::{Message, ProposalId, ReadId, hotstuff, raft};
+use crate::{Message, ProposalId, ReadId, SnapshotContent, hotstuff, raft};
 
 /// Names a persist request; grows by one with each request of a replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -199,6 +199,9 @@ pub struct SnapshotFetch {
     pub from: NodeId,
     /// What it includes.
     pub position: Position,
+    /// What exactly it must hold, where one replica's word is not enough: anything else is to be refused, and
+    /// nothing of it kept.
+    pub content: Option<SnapshotContent>,
 }
 
 /// All that one step asks for, carried out in the order of the fields.

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use quorate_crypto::Verified;
-use quorate_types::{EntryKind, EpochConfig, HlcTimestamp, LogIndex, NodeId, Position, Time};
+use quorate_types::{Digest, EntryKind, EpochConfig, HlcTimestamp, LogIndex, NodeId, Position, Time};
 
 use crate::{Message, Token};
 
@@ -48,6 +48,16 @@ pub struct SnapshotMark {
     pub config: EpochConfig,
 }
 
+/// What a snapshot holds, as replicas of a group that signs vouch for it: equal for equal marks and states, and
+/// for nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotContent {
+    /// Of the mark and the state.
+    pub digest: Digest,
+    /// Of all keys and values, so that whoever fetches it knows when it is too much.
+    pub bytes: u64,
+}
+
 /// One thing that happened to a replica.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -68,12 +78,15 @@ pub enum Input {
     Compact {
         /// What the snapshot includes.
         mark: SnapshotMark,
+        /// What it holds, if others may be told of it.
+        content: Option<SnapshotContent>,
         /// The first index worth keeping; at most the mark's index + 1.
         keep_from: LogIndex,
     },
     /// A snapshot that [`crate::Effects::fetch`] asked for is durable and in force. The mark lies at or
-    /// after the position fetched, and beyond everything applied. Whether the durable log is void says
-    /// [`crate::Persist::reset`]: entries after the mark may have been acknowledged and must stay.
+    /// after the position fetched, at it if its content was named, and beyond everything applied. Whether the
+    /// durable log is void says [`crate::Persist::reset`]: entries after the mark may have been acknowledged and
+    /// must stay.
     SnapshotInstalled(SnapshotMark),
     /// A snapshot that [`crate::Effects::fetch`] asked for could not be had; ask again when useful. Each
     /// fetch must end in this or in [`Input::SnapshotInstalled`]: until then no entries are taken.

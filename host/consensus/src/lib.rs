@@ -17,5 +17,5 @@ pub use effects::{
     SnapshotFetch, Status, Token,
 };
 pub use envelope::{Envelope, Message};
-pub use input::{Input, Now, Proposal, ProposalId, ReadId, SnapshotMark};
+pub use input::{Input, Now, Proposal, ProposalId, ReadId, SnapshotContent, SnapshotMark};
 pub use replica::{Replica, Start, StartError, Timings, TimingsError};

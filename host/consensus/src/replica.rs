@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_types::{Entry, GroupId, MemberKey, NodeId, Protocol, Time};
 
-use crate::{Effects, Input, Now, SnapshotMark, hotstuff, raft};
+use crate::{Effects, Input, Now, SnapshotContent, SnapshotMark, hotstuff, raft};
 
 /// Timeouts and bounds of a group's protocol; the same meaning in every protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +83,8 @@ pub struct Start {
     /// What the durable snapshot includes; position zero and the group's first configuration for a
     /// new group. All of it counts as applied.
     pub base: SnapshotMark,
+    /// What that snapshot holds, if others may be told of it.
+    pub content: Option<SnapshotContent>,
     /// The last durable [`crate::Persist::hard_state`]; `None` for a replica that never persisted one.
     pub hard_state: Option<Bytes>,
     /// The durable entries after the base, consecutive. Earlier ones may come too and are dropped; if

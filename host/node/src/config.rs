@@ -15,6 +15,7 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use quorate_consensus::Timings;
 use quorate_types::{ClusterId, NodeId};
+use quorate_votes::gpu::Choice;
 use serde::{Deserialize, Serialize};
 
 /// All settings of one node.
@@ -35,6 +36,8 @@ pub struct NodeConfig {
     pub log: LogSection,
     /// Threads.
     pub threads: ThreadSection,
+    /// Where signatures of hybrid and Byzantine groups are verified.
+    pub votes: VoteSection,
     /// Bounds towards clients.
     pub limits: LimitSection,
 }
@@ -129,6 +132,54 @@ pub struct ThreadSection {
     pub votes: usize,
 }
 
+/// Where signatures of hybrid and Byzantine groups are verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VoteSection {
+    /// Graphics cards that verify beside the processor: `"auto"` for all that there are, `"off"` for none, or their
+    /// numbers from 0, such as `[0, 2]`; without a card that is named the node does not start.
+    pub cards: Cards,
+}
+
+/// A choice of cards, as it is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenCards", into = "WrittenCards")]
+pub struct Cards(pub Choice);
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged, expecting = "choose \"auto\", \"off\", or numbers of cards from 0, such as [0, 2]")]
+enum WrittenCards {
+    Word(String),
+    One(usize),
+    Some(Vec<usize>),
+}
+
+impl TryFrom<WrittenCards> for Cards {
+    type Error = String;
+
+    fn try_from(written: WrittenCards) -> Result<Self, String> {
+        match written {
+            WrittenCards::Word(word) if word == "auto" => Ok(Self(Choice::All)),
+            WrittenCards::Word(word) if word == "off" => Ok(Self(Choice::Off)),
+            WrittenCards::Word(word) => {
+                Err(format!("{word:?} names no cards: choose \"auto\", \"off\", or numbers such as [0, 2]"))
+            }
+            WrittenCards::One(card) => Ok(Self(Choice::These(vec![card]))),
+            WrittenCards::Some(cards) => Ok(Self(Choice::These(cards))),
+        }
+    }
+}
+
+impl From<Cards> for WrittenCards {
+    fn from(cards: Cards) -> Self {
+        match cards.0 {
+            Choice::All => Self::Word("auto".to_owned()),
+            Choice::Off => Self::Word("off".to_owned()),
+            Choice::These(cards) => Self::Some(cards),
+        }
+    }
+}
+
 /// Bounds towards clients.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -162,6 +213,7 @@ impl Default for NodeConfig {
             raft: RaftSection { heartbeat_ms: 40, election_timeout_ms: 150, clock_skew_max_ms: 10_000 },
             log: LogSection { segment_bytes: 64 << 20 },
             threads: ThreadSection { runtime: 0, shards: 0, votes: 0 },
+            votes: VoteSection { cards: Cards(Choice::All) },
             limits: LimitSection { request_bytes: 16 << 20, connections: 4_096, mailbox: 262_144 },
         }
     }
@@ -179,7 +231,7 @@ macro_rules! default_from_node_config {
 
 default_from_node_config!(
     NodeSection: node, ListenSection: listen, ClusterSection: cluster, TlsSection: tls, RaftSection: raft,
-    LogSection: log, ThreadSection: threads, LimitSection: limits
+    LogSection: log, ThreadSection: threads, VoteSection: votes, LimitSection: limits
 );
 
 /// A configuration that cannot be used.
@@ -284,6 +336,15 @@ impl NodeConfig {
         }
         if let Err(error) = self.timings().validate() {
             return fault("raft", format!("{:?}", self.raft), &error.to_string());
+        }
+        if let Choice::These(cards) = &self.votes.cards.0 {
+            let mut distinct = cards.clone();
+            distinct.sort_unstable();
+            distinct.dedup();
+            if cards.is_empty() || distinct.len() < cards.len() {
+                let rule = "name each card once; \"off\" uses none";
+                return fault("votes.cards", format!("{cards:?}"), rule);
+            }
         }
         let ranges = [
             ("raft.clock_skew_max_ms", self.raft.clock_skew_max_ms, 10, 3_600_000),
@@ -435,6 +496,32 @@ mod tests {
         refused(serde_json::json!({"cluster": {"id": "xyz"}}), "pki init");
         refused(serde_json::json!({"raft": {"heartbeat_ms": 1}}), "5 ms");
         refused(serde_json::json!({"log": {"segment_bytes": 1}}), "choose");
+    }
+
+    #[test]
+    fn cards_are_chosen_by_a_word_or_by_number_and_by_nothing_else() {
+        let cards = |text: &str| {
+            let loaded = load(&format!("{GOOD}\n[votes]\ncards = {text}\n"), serde_json::json!({}));
+            loaded.map(|config| config.votes.cards.0).map_err(|error| error.to_string())
+        };
+        assert_eq!(load(GOOD, serde_json::json!({})).unwrap().votes.cards.0, Choice::All);
+        assert_eq!(cards("\"auto\""), Ok(Choice::All));
+        assert_eq!(cards("\"off\""), Ok(Choice::Off));
+        assert_eq!(cards("[0, 2]"), Ok(Choice::These(vec![0, 2])));
+        assert_eq!(cards("1"), Ok(Choice::These(vec![1])));
+        for (text, part) in [
+            ("\"some\"", "names no cards"),
+            ("[]", "\"off\" uses none"),
+            ("[1, 1]", "each card once"),
+            ("[-1]", "numbers of cards"),
+            ("true", "numbers of cards"),
+        ] {
+            let error = cards(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        let explained =
+            NodeConfig::load(None, serde_json::to_value(load(GOOD, serde_json::json!({})).unwrap()).unwrap());
+        assert_eq!(explained.unwrap().votes.cards.0, Choice::All, "what is shown can be read");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use quorate_types::{
     GroupId, HlcTimestamp, LogIndex, Outcome, Rejection, Sequence, SessionId, read_frames,
 };
 
-use quorate_consensus::SnapshotMark;
+use quorate_consensus::{SnapshotContent, SnapshotMark};
 
 use crate::accused::Accused;
 use crate::catalog;
@@ -32,6 +32,7 @@ use crate::sessions::{Admission, Sessions};
 use crate::timers::Timers;
 
 const META_KEY: &[u8] = b"m";
+const CONTENT_DOMAIN: &str = "quorate 2026 snapshot content";
 
 /// How often every replica takes the digest of its state, and a checkpoint with it; the same on all
 /// replicas of a group, counted in the log itself.
@@ -337,6 +338,7 @@ impl Machine {
                     applied.outcomes[item] = self.activate(entry, code, &parameters, &mut applied)?;
                 }
                 BatchItem::Tick => {}
+                BatchItem::Checkpoint => applied.digest_due = true,
                 BatchItem::Evidence(bytes) => {
                     if let Err(rejection) = self.note_evidence(entry.index(), bytes) {
                         applied.outcomes[item] = Outcome::Rejected(rejection);
@@ -511,10 +513,10 @@ impl Machine {
         self.meta.entries += 1;
         self.meta.bytes += entry.body.len() as u64;
         let interval = self.identity.digest_interval;
-        if self.meta.entries >= interval.entries || self.meta.bytes >= interval.bytes {
+        applied.digest_due |= self.meta.entries >= interval.entries || self.meta.bytes >= interval.bytes;
+        if applied.digest_due {
             self.meta.entries = 0;
             self.meta.bytes = 0;
-            applied.digest_due = true;
         }
     }
 
@@ -664,6 +666,15 @@ pub struct CheckpointHeader {
 }
 
 impl CheckpointHeader {
+    /// What a snapshot with this header holds, given the bytes of all its keys and values.
+    #[must_use]
+    pub fn content(&self, bytes: u64) -> SnapshotContent {
+        let mut out = Writer::with_capacity(256);
+        encode_mark(&self.mark, &mut out);
+        out.raw(&self.set_digest.digest().0);
+        SnapshotContent { digest: quorate_crypto::digest(CONTENT_DOMAIN, out.as_slice()), bytes }
+    }
+
     /// The stored form.
     #[must_use]
     pub fn encode(&self) -> Bytes {

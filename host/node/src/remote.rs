@@ -59,6 +59,8 @@ pub enum PeerCall {
     Report(GroupId),
     /// Take a checkpoint of a group at the receiver and say its digest.
     Checkpoint(GroupId),
+    /// To the leader of a group that signs: have all replicas take a checkpoint.
+    OrderCheckpoint(GroupId),
     /// To a group's leader: order the proof that a member lied.
     Evidence {
         /// The group.

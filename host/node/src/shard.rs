@@ -17,7 +17,7 @@ use crate::accused::Accused;
 use crate::clock::Clock;
 use crate::driver::{
     AdmittedFrame, ApplyJob, Driver, DriverInput, EntryEvents, Failure, GroupReport, GroupStart, Output,
-    Recent, RelayedFrame, Reply,
+    Recent, RelayedFrame, Reply, SnapshotFault,
 };
 use crate::machine::MachineIdentity;
 use crate::mailbox::Mailbox;
@@ -157,6 +157,10 @@ pub trait Surroundings: Send + Sync + 'static {
     fn send(&self, to: NodeId, frame: Bytes);
     /// Fetches a snapshot and reports it to the shard.
     fn fetch(&self, shard: &ShardSender, identity: MachineIdentity, fetch: quorate_consensus::SnapshotFetch);
+    /// Notes that a member sent a snapshot which is not what it has to be.
+    fn refused(&self, group: GroupId, from: NodeId, fault: SnapshotFault);
+    /// Has the group's leader order a checkpoint.
+    fn order_checkpoint(&self, group: GroupId);
     /// Finds and compiles a component and reports it to the shards.
     fn need(&self, component: Digest);
     /// Keeps the proof of a lie and has it ordered.
@@ -295,6 +299,10 @@ impl<S: Surroundings> Shard<S> {
                 self.surroundings.fetch(&self.sender, identity, fetch);
             }
         }
+        for (group, from, fault) in output.refused {
+            self.surroundings.refused(group, from, fault);
+        }
+        output.orders.into_iter().for_each(|group| self.surroundings.order_checkpoint(group));
         output.needs.into_iter().for_each(|digest| self.surroundings.need(digest));
         for (group, evidence) in output.evidence {
             self.surroundings.evidence(group, evidence);

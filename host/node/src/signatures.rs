@@ -13,7 +13,10 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use quorate_crypto::ValidatorSet;
 use quorate_types::{Batch, ClientFrame, FrameContentError, GroupId, NodeId};
-use quorate_votes::{Answer, Part, Request, Service, ServiceConfig, ServiceError, Ticket};
+use quorate_votes::gpu::{CardError, Cards, Choice, DeviceConfig};
+use quorate_votes::{
+    Answer, Backend, Dispatch, Metrics, Part, Request, Service, ServiceConfig, ServiceError, Ticket, measure,
+};
 
 use crate::clients::Clients;
 use crate::clock::Clock;
@@ -21,6 +24,17 @@ use crate::driver::{
     AcceptedCertificates, AdmittedFrame, ClientRegister as _, Failure, FrameFault, PayloadFault, Unverified,
 };
 use crate::shard::{ShardSender, Waiter, refuse_all};
+
+/// Why signatures cannot be verified as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A card that the configuration names cannot be used.
+    #[error("{0}; correct votes.cards, or set it to \"off\"")]
+    Card(#[from] CardError),
+    /// The vote service cannot start.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+}
 
 /// What a peer delivered that was refused, since this node's start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +44,8 @@ pub struct PeerFaults {
     /// Frames that are no message of their group: malformed, unsigned, of another cluster, group or epoch, from
     /// a node that is no member.
     pub frames_refused: u64,
+    /// Snapshots that did not hold what enough members vouch for.
+    pub snapshots_refused: u64,
     /// Frames dropped because too many of this peer waited to be verified.
     pub frames_overloaded: u64,
     /// Blocks that it proposed, and clients' frames that it handed on, with something that no client signed.
@@ -76,17 +92,22 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Signatures {
-    /// Starts the vote service with so many threads.
+    /// Starts the vote service with so many threads, and with these cards beside them.
     ///
     /// # Errors
     ///
-    /// [`ServiceError`].
+    /// [`StartError`].
     pub fn start(
         threads: usize,
+        cards: &Choice,
         clock: Clock,
         shards: Vec<ShardSender>,
         clients: Clients,
-    ) -> Result<Self, ServiceError> {
+    ) -> Result<Self, StartError> {
+        let now: quorate_votes::Clock = Arc::new(move || clock.now().time);
+        let (cards, line) = Cards::open(cards, DeviceConfig::default())?;
+        tracing::info!("{line}");
+        let device = cards.map(|cards| measured(cards, threads, &now)).transpose()?;
         let shared = Arc::new(Shared {
             shards,
             sets: ArcSwap::default(),
@@ -96,8 +117,7 @@ impl Signatures {
         });
         let config = ServiceConfig { threads, ..ServiceConfig::default() };
         let answered = Arc::clone(&shared);
-        let now = Arc::new(move || clock.now().time);
-        let service = Service::start(config, None, now, move |answer| answered.answered(&answer))?;
+        let service = Service::start(config, device, now, move |answer| answered.answered(&answer))?;
         Ok(Self { service, shared, clients })
     }
 
@@ -207,11 +227,33 @@ impl Signatures {
         }
     }
 
+    /// Counts a snapshot that a peer delivered and that was refused.
+    pub fn refuse_snapshot(&self, peer: NodeId) {
+        self.shared.note(peer, |faults| faults.snapshots_refused += 1);
+    }
+
+    /// What was verified, where, and how long it waited.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.service.metrics()
+    }
+
     /// What a peer delivered that was refused.
     #[must_use]
     pub fn faults(&self, peer: NodeId) -> PeerFaults {
         locked(&self.shared.faults).get(&peer).copied().unwrap_or_default()
     }
+}
+
+/// The cards with what a batch costs on them and on the processor.
+fn measured(
+    cards: Cards,
+    threads: usize,
+    clock: &quorate_votes::Clock,
+) -> Result<(Arc<dyn Backend>, Dispatch), CardError> {
+    let dispatch = measure::dispatch(clock, threads, Some(cards.first()));
+    let dispatch = dispatch.map_err(|fault| CardError { ordinal: cards.first().ordinal(), fault })?;
+    Ok((Arc::new(cards), dispatch))
 }
 
 impl Shared {
@@ -328,7 +370,8 @@ mod tests {
         let shard = ShardSender::new(16);
         let authority = Authority::create(CLUSTER).unwrap();
         let clients = clients(&authority);
-        let signatures = Signatures::start(1, Clock::default(), vec![shard.clone()], clients).unwrap();
+        let shards = vec![shard.clone()];
+        let signatures = Signatures::start(1, &Choice::Off, Clock::default(), shards, clients).unwrap();
         signatures.add_group(GROUP, set());
         (signatures, shard, authority)
     }
@@ -339,6 +382,19 @@ mod tests {
             assert!(Instant::now() < deadline, "{signatures:?}");
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn a_card_that_is_named_and_missing_is_an_error_that_says_what_to_do() {
+        let authority = Authority::create(CLUSTER).unwrap();
+        let start = |threads, choice| {
+            Signatures::start(threads, &choice, Clock::default(), Vec::new(), clients(&authority))
+                .unwrap_err()
+        };
+        let refused = start(1, Choice::These(vec![1_000]));
+        assert!(matches!(&refused, StartError::Card(CardError { ordinal: 1_000, .. })), "{refused}");
+        assert!(refused.to_string().contains("votes.cards"), "{refused}");
+        assert!(matches!(start(0, Choice::Off), StartError::Service(ServiceError::Threads { threads: 0 })));
     }
 
     /// What could go wrong: a forged frame that reaches a replica, or one that is held against its victim.

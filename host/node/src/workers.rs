@@ -243,12 +243,11 @@ fn run_store(store: &Store, work: &Receiver<StoreWork>) -> Result<(), quorate_st
                 shard.complete(DriverInput::CheckpointDone(done));
             }
             StoreWork::Install(job, shard) => {
-                let (group, position) = (job.group(), job.position());
+                let (group, position, from) = (job.group(), job.position(), job.from());
                 match job.run(store)? {
                     Ok(done) => shard.complete(DriverInput::SnapshotInstalled(Box::new(done))),
-                    Err(why) => {
-                        tracing::warn!(%group, %why, "a fetched snapshot cannot be used");
-                        shard.complete(DriverInput::SnapshotFailed { group, position });
+                    Err(fault) => {
+                        shard.complete(DriverInput::SnapshotRefused { group, position, from, fault });
                     }
                 }
             }

@@ -8,19 +8,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_consensus::hotstuff::{Body, Evidence, Identity, Message, Settings};
-use quorate_consensus::{Envelope, Message as AnyMessage, Now, ReplicaRole, StartError, Timings};
+use quorate_consensus::{
+    Envelope, Message as AnyMessage, Now, ReplicaRole, SnapshotContent, SnapshotFetch, StartError, Timings,
+};
 use quorate_crypto::{SecretKey, Statement, StatementKind, ValidatorSet, frame_content, sign_frame};
 use quorate_node::catalog::crash_group;
 use quorate_node::driver::{
-    AcceptedCertificates, AdmittedFrame, Driver, DriverInput, FrameFault, GroupStart, Local, Output,
-    RelayedFrame, Reply, Unverified,
+    AcceptedCertificates, AdmittedFrame, Driver, DriverInput, Failure, FrameFault, GroupStart, Local, Output,
+    Puller, PullerStep, RelayedFrame, Reply, SnapshotFault, Unverified,
 };
 use quorate_node::{DigestInterval, MachineIdentity};
 use quorate_storage::{Identity as DiskIdentity, SimDisk, Store};
 use quorate_types::{
     Batch, BatchItem, BootNumber, ClientFrame, ClusterId, ComponentLimits, Digest, Epoch, EpochConfig,
-    GroupId, GroupKind, HlcTimestamp, Incarnation, LogIndex, MemberKey, NodeId, Outcome, Protocol, Rejection,
-    SessionId, Time, View,
+    GroupId, GroupKind, HlcTimestamp, Incarnation, LogIndex, MemberKey, NodeId, Outcome, Position, Protocol,
+    Rejection, SessionId, Time, View,
 };
 
 // The catalog's machine is the only one in native code.
@@ -41,16 +43,19 @@ fn config() -> EpochConfig {
     config
 }
 
-fn start(node: NodeId) -> GroupStart {
+fn store(node: NodeId) -> Store {
     let identity = DiskIdentity { cluster: CLUSTER, node, incarnation: Incarnation(1) };
-    let store = Store::open_on(&SimDisk::new(), "state", &identity).unwrap();
+    Store::open_on(&SimDisk::new(), "state", &identity).unwrap()
+}
+
+fn start(store: &Store) -> GroupStart {
     let machine = MachineIdentity {
         cluster: CLUSTER,
         group: GROUP,
         name: "catalog".into(),
-        digest_interval: DigestInterval { entries: 1_000, bytes: 1 << 20 },
+        digest_interval: DigestInterval { entries: 16, bytes: 1 << 20 },
     };
-    GroupStart::recover(&store, machine, config(), None, Timings::default()).unwrap()
+    GroupStart::recover(store, machine, config(), None, Timings::default()).unwrap()
 }
 
 fn driver(node: NodeId) -> Driver<u64> {
@@ -70,6 +75,47 @@ struct Cluster {
     relays: Vec<RelayedFrame>,
     /// Log batches made durable so far.
     flushes: u64,
+    stores: BTreeMap<NodeId, Store>,
+    /// Who lies about its snapshots, and how.
+    liar: Option<(NodeId, Lie)>,
+    refused: Vec<(NodeId, SnapshotFault)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lie {
+    /// Offers another digest than that of its state.
+    Digest,
+    /// Offers the digest of its state and sends another state.
+    Content,
+}
+
+/// A message of a member in the envelope of another one of it.
+fn resigned(envelope: Envelope, node: NodeId, body: Body) -> Bytes {
+    let AnyMessage::HotStuff(said) = envelope.message else { panic!("it is signed") };
+    let signature = secret(node).sign(&body.statement(said.scope));
+    let message = AnyMessage::HotStuff(Message { scope: said.scope, body, signature });
+    Envelope { message, ..envelope }.encode()
+}
+
+/// The frame of a member that offers another digest than that of its state.
+fn with_another_digest(node: NodeId, frame: Bytes) -> Bytes {
+    let envelope = Envelope::decode(frame.clone()).unwrap();
+    match &envelope.message {
+        AnyMessage::HotStuff(Message { body: Body::Offer(offer), .. }) => {
+            let mut offer = offer.clone();
+            offer.content.digest.0[0] ^= 1;
+            resigned(envelope, node, Body::Offer(offer))
+        }
+        _ => frame,
+    }
+}
+
+/// A piece with another value at its end.
+fn with_another_value(piece: &Bytes) -> Bytes {
+    let mut content = piece[32..].to_vec();
+    *content.last_mut().unwrap() ^= 1;
+    let checksum = quorate_crypto::digest("quorate 2026 snapshot chunk", &content);
+    [&checksum.0[..], &content].concat().into()
 }
 
 impl Cluster {
@@ -86,6 +132,9 @@ impl Cluster {
             evidence: Vec::new(),
             relays: Vec::new(),
             flushes: 0,
+            stores: BTreeMap::new(),
+            liar: None,
+            refused: Vec::new(),
         };
         for node in (1..=4).map(NodeId) {
             let identity = Identity {
@@ -96,8 +145,10 @@ impl Cluster {
                 settings: Settings::default(),
             };
             let mut driver = driver(node);
-            driver.add_group(start(node).signing(identity), cluster.clock()).unwrap();
+            let store = store(node);
+            driver.add_group(start(&store).signing(identity), cluster.clock()).unwrap();
             cluster.drivers.insert(node, driver);
+            cluster.stores.insert(node, store);
         }
         cluster.run(Duration::from_millis(50));
         cluster
@@ -135,7 +186,10 @@ impl Cluster {
         output: Output<u64>,
         queue: &mut VecDeque<(NodeId, Vec<DriverInput<u64>>)>,
     ) {
-        for (to, frame) in output.sends {
+        for (to, mut frame) in output.sends {
+            if self.liar == Some((node, Lie::Digest)) {
+                frame = with_another_digest(node, frame);
+            }
             queue.push_back((to, vec![self.verified(node, frame).unwrap()]));
         }
         if let Some(ticket) = output.ticket {
@@ -144,9 +198,63 @@ impl Cluster {
         }
         self.evidence.extend(output.evidence.into_iter().map(|(_, evidence)| evidence));
         self.relays.extend(output.relays.into_iter().map(|(_, frame)| frame));
-        for (waiter, reply) in output.replies {
-            assert!(self.replies.insert(waiter, reply).is_none(), "one reply for each waiter");
+        for job in output.checkpoints {
+            let done = job.run(&self.stores[&node]).unwrap();
+            queue.push_back((node, vec![DriverInput::CheckpointDone(done)]));
         }
+        for (_, fetch) in output.fetches {
+            queue.push_back((node, vec![self.pull(node, fetch)]));
+        }
+        for job in output.installs {
+            let (group, position, from) = (job.group(), job.position(), job.from());
+            let input = match job.run(&self.stores[&node]).unwrap() {
+                Ok(done) => DriverInput::SnapshotInstalled(Box::new(done)),
+                Err(fault) => DriverInput::SnapshotRefused { group, position, from, fault },
+            };
+            queue.push_back((node, vec![input]));
+        }
+        self.refused.extend(output.refused.into_iter().map(|(_, from, fault)| (from, fault)));
+        for group in output.orders {
+            let (leader, waiter) = (self.leader().unwrap(), 0);
+            queue.push_back((leader, vec![DriverInput::OrderCheckpoint { group, waiter }]));
+        }
+        for (waiter, reply) in output.replies {
+            assert!(waiter == 0 || self.replies.insert(waiter, reply).is_none(), "one reply for each waiter");
+        }
+    }
+
+    /// Asks a member for a piece of a snapshot.
+    fn piece(&mut self, from: NodeId, request: Bytes) -> Reply {
+        let clock = self.clock();
+        let input = DriverInput::ServeSnapshot { request, waiter: 0 };
+        let output = self.drivers.get_mut(&from).unwrap().turn(clock, [input]);
+        output.replies.into_iter().next().unwrap().1
+    }
+
+    fn pull(&mut self, node: NodeId, fetch: SnapshotFetch) -> DriverInput<u64> {
+        let (group, position, from) = (GROUP, fetch.position, fetch.from);
+        let mut puller = Puller::new(self.drivers[&node].identity(group).unwrap(), fetch);
+        loop {
+            let Reply::SnapshotChunk(piece) = self.piece(from, puller.request()) else {
+                return DriverInput::SnapshotFailed { group, position };
+            };
+            let is_false = self.liar == Some((from, Lie::Content));
+            match puller.take(if is_false { with_another_value(&piece) } else { piece }) {
+                PullerStep::More(next) => puller = next,
+                PullerStep::Complete(job) => return DriverInput::SnapshotFetched(job),
+                PullerStep::Fault(fault) => {
+                    return DriverInput::SnapshotRefused { group, position, from, fault };
+                }
+            }
+        }
+    }
+
+    /// Has all replicas take a checkpoint, and says of each where it stands.
+    fn checkpoints(&mut self) -> Vec<Option<(LogIndex, Digest)>> {
+        let (leader, waiter) = (self.leader().unwrap(), 0);
+        self.input(leader, vec![DriverInput::OrderCheckpoint { group: GROUP, waiter }]);
+        self.run(Duration::from_millis(20));
+        self.drivers.values().map(|driver| driver.report(GROUP).unwrap().digest).collect()
     }
 
     fn run(&mut self, duration: Duration) {
@@ -418,6 +526,127 @@ fn a_leader_is_shown_what_it_leaves_out_and_then_replaced() {
 fn a_replica_without_a_key_does_not_start() {
     let mut driver = driver(NodeId(1));
     let now = Now { time: Time(1), wall: HlcTimestamp::from_unix_ms(1) };
-    let started = driver.add_group(start(NodeId(1)), now);
+    let started = driver.add_group(start(&store(NodeId(1))), now);
     assert_eq!(started, Err(StartError::NoIdentity(Protocol::HotStuff)));
+}
+
+/// A cluster whose last member was away until nobody kept the entries that it lacks.
+fn far_behind() -> Cluster {
+    let mut cluster = Cluster::new();
+    cluster.down = Some(NodeId(4));
+    let leader = cluster.leader().unwrap();
+    for client in 1..=40 {
+        let waiter = cluster.open(leader, client);
+        cluster.run(Duration::from_millis(5));
+        assert!(cluster.is_done(waiter));
+    }
+    assert!(cluster.drivers[&leader].report(GROUP).unwrap().checkpointed > LogIndex(64));
+    cluster
+}
+
+/// What could go wrong: a replica that was far behind goes on from a state that one member made up.
+#[test]
+fn a_replica_far_behind_gets_in_and_not_with_the_state_of_one_that_lies() {
+    for lie in [None, Some(Lie::Digest), Some(Lie::Content)] {
+        let mut cluster = far_behind();
+        cluster.liar = lie.map(|lie| (NodeId(1), lie));
+        cluster.down = None;
+        // A new entry shows it that it is behind.
+        let leader = cluster.leader().unwrap();
+        let waiter = cluster.open(leader, 41);
+        cluster.run(Duration::from_secs(2));
+        assert!(cluster.is_done(waiter));
+        let report = cluster.drivers[&NodeId(4)].report(GROUP).unwrap();
+        assert_eq!((report.sessions, report.fenced), (41, None), "{lie:?}");
+        let refused =
+            if lie == Some(Lie::Content) { vec![(NodeId(1), SnapshotFault::OtherContent)] } else { vec![] };
+        assert_eq!(cluster.refused, refused, "{lie:?}");
+        let counted = cluster.drivers[&NodeId(4)].counters().snapshots_refused;
+        assert_eq!(counted, refused.len() as u64, "{lie:?}");
+        let checkpoints = cluster.checkpoints();
+        assert!(
+            checkpoints[0].is_some() && checkpoints.iter().all(|one| *one == checkpoints[0]),
+            "{checkpoints:?}"
+        );
+    }
+}
+
+/// What could go wrong: replicas that take checkpoints each where it likes have none in common to offer.
+#[test]
+fn a_checkpoint_that_someone_asks_for_is_taken_by_all_at_one_index() {
+    let mut cluster = Cluster::new();
+    let leader = cluster.leader().unwrap();
+    let other = NodeId(leader.0 % 4 + 1);
+    assert!(cluster.open(leader, 1) > 0);
+    cluster.run(Duration::from_millis(5));
+    cluster.input(other, vec![DriverInput::OrderCheckpoint { group: GROUP, waiter: 900 }]);
+    let refused = cluster.replies.remove(&900);
+    assert!(
+        matches!(refused, Some(Reply::Failed(Failure::NotLeader { leader: Some(node) })) if node == leader)
+    );
+    cluster.input(other, vec![DriverInput::Checkpoint { group: GROUP, waiter: 901 }]);
+    cluster.run(Duration::from_millis(20));
+    let Some(Reply::Checkpoint { index, .. }) = cluster.replies.remove(&901) else { panic!("not taken") };
+    cluster.input(other, vec![DriverInput::CheckpointDue(GROUP)]);
+    cluster.run(Duration::from_millis(20));
+    for driver in cluster.drivers.values() {
+        let report = driver.report(GROUP).unwrap();
+        assert!(report.checkpointed > index, "{report:?}");
+        assert_eq!(report.digest, cluster.drivers[&leader].report(GROUP).unwrap().digest);
+    }
+}
+
+/// What could go wrong: a member that takes its next checkpoint leaves who fetches the one before with half of it.
+#[test]
+fn a_snapshot_is_served_as_it_was_offered_and_no_other() {
+    let mut cluster = Cluster::new();
+    let digests = cluster.checkpoints();
+    let (index, _) = digests[0].unwrap();
+    let position = |index| Position { index, ..Position::ZERO };
+    let content = Some(SnapshotContent { digest: Digest([0; 32]), bytes: 1 << 20 });
+    let request = |index| {
+        let identity = cluster.drivers[&NodeId(1)].identity(GROUP).unwrap();
+        Puller::new(identity, SnapshotFetch { from: NodeId(1), position: position(index), content }).request()
+    };
+    let (offered, next) = (request(index), request(index.next()));
+    assert!(matches!(cluster.piece(NodeId(1), next), Reply::Failed(Failure::NoSnapshot(_))));
+    let Reply::SnapshotChunk(piece) = cluster.piece(NodeId(1), offered.clone()) else { panic!("not served") };
+    assert!(cluster.checkpoints()[0].unwrap().0 > index);
+    let Reply::SnapshotChunk(again) = cluster.piece(NodeId(1), offered.clone()) else { panic!("not kept") };
+    assert_eq!(piece, again);
+    cluster.run(Duration::from_secs(31));
+    assert!(
+        matches!(cluster.piece(NodeId(1), offered), Reply::Failed(Failure::NoSnapshot(_))),
+        "not for ever"
+    );
+}
+
+/// What could go wrong: a leader that lies has code put in force that nobody has, and every replica waits for it.
+#[test]
+fn a_leader_that_activates_what_nobody_has_stops_itself_alone() {
+    let mut cluster = Cluster::new();
+    let liar = cluster.leader().unwrap();
+    let activate = BatchItem::Activate { component: Digest([9; 32]), parameters: Bytes::new() };
+    cluster.next_waiter += 1;
+    let waiter = cluster.next_waiter;
+    cluster.input(liar, vec![DriverInput::Submit { group: GROUP, items: vec![(activate, waiter)] }]);
+    for _ in 0..20 {
+        cluster.run(Duration::from_millis(200));
+        if cluster.leader() != Some(liar) {
+            break;
+        }
+    }
+    let others = (1..=4).map(NodeId).filter(|node| *node != liar);
+    let unready = others.map(|node| cluster.drivers[&node].counters().proposals_unready);
+    assert!(unready.into_iter().all(|count| count > 0));
+    assert!(matches!(cluster.replies.remove(&waiter), Some(Reply::Failed(Failure::LeadershipLost))));
+    let leader = cluster.leader().unwrap();
+    assert_ne!(leader, liar);
+    let opened = cluster.open(leader, 1);
+    cluster.run(Duration::from_secs(1));
+    assert!(cluster.is_done(opened), "the others go on");
+    for driver in cluster.drivers.values() {
+        let report = driver.report(GROUP).unwrap();
+        assert_eq!((report.sessions, report.applied), (1, report.commit), "{report:?}");
+    }
 }

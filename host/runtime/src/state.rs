@@ -193,7 +193,7 @@ impl State {
     /// The state as it is now, in constant time.
     #[must_use]
     pub fn view(&self) -> StateView {
-        StateView { maps: self.now.clone() }
+        StateView { maps: self.now.clone(), bytes: self.bytes }
     }
 
     /// The state as it is now with all that changed since the last freeze, in constant time.
@@ -220,6 +220,7 @@ impl State {
 #[derive(Clone, Debug, Default)]
 pub struct StateView {
     pub(crate) maps: Maps,
+    bytes: u64,
 }
 
 impl StateView {
@@ -249,5 +250,11 @@ impl StateView {
     #[must_use]
     pub fn pairs(&self) -> u64 {
         (self.maps.user.len() + self.maps.host.len()) as u64
+    }
+
+    /// Bytes of all keys and values in both spaces.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 }

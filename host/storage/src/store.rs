@@ -397,7 +397,7 @@ impl Store {
     /// [`StoreError::Database`].
     pub fn put_evidence(&self, group: GroupId, digest: Digest, bytes: &[u8]) -> Result<(), StoreError> {
         self.write(|transaction| {
-            let sealed = seal(b"evidence", &digest.0, bytes);
+            let sealed = seal(b"evidence", &evidence_key(group, &digest.0), bytes);
             transaction.open_table(EVIDENCE)?.insert((group.0, &digest.0), sealed.as_slice())?;
             Ok(())
         })
@@ -417,11 +417,13 @@ impl Store {
         for item in table.iter()? {
             let (key, sealed) = item?;
             let (group, digest) = key.value();
-            let bytes = unseal(b"evidence", digest, sealed.value()).ok_or_else(|| StoreError::Damaged {
+            let group = GroupId(group);
+            let bytes = unseal(b"evidence", &evidence_key(group, digest), sealed.value());
+            let bytes = bytes.ok_or_else(|| StoreError::Damaged {
                 what: format!("evidence of group {group}"),
                 remedy: "rebuild this node under a new incarnation",
             })?;
-            found.push((GroupId(group), bytes));
+            found.push((group, bytes));
         }
         Ok(found)
     }
@@ -511,6 +513,14 @@ fn clear_state(transaction: &WriteTransaction, group: GroupId) -> Result<(), Sto
     let (first, last) = state_range(group);
     transaction.open_table(STATE)?.retain_in::<&[u8], _>(first.as_slice()..=last.as_slice(), |_, _| false)?;
     Ok(())
+}
+
+/// What names a piece of evidence to its checksum.
+fn evidence_key(group: GroupId, digest: &[u8; 32]) -> [u8; 40] {
+    let mut key = [0; 40];
+    key[..8].copy_from_slice(&group.0.to_be_bytes());
+    key[8..].copy_from_slice(digest);
+    key
 }
 
 /// The description of a group; `None` for a removed one.

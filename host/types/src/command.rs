@@ -111,6 +111,8 @@ pub enum BatchItem {
     Tick,
     /// Proof that a member lied, encoded; at most [`EVIDENCE_BYTES_MAX`]. Only what holds is kept.
     Evidence(Bytes),
+    /// Every replica takes the state's digest after this entry, and a checkpoint with it.
+    Checkpoint,
 }
 
 impl BatchItem {
@@ -147,6 +149,7 @@ impl BatchItem {
                 out.u8(7);
                 out.bytes(evidence);
             }
+            Self::Checkpoint => out.u8(8),
         }
     }
 
@@ -171,6 +174,7 @@ impl BatchItem {
             }),
             6 => Ok(Self::Tick),
             7 => Ok(Self::Evidence(from.bytes(EVIDENCE_BYTES_MAX, "evidence")?)),
+            8 => Ok(Self::Checkpoint),
             other => Err(DecodeError::Unknown { what: "batch item", value: other.into() }),
         }
     }
@@ -183,7 +187,7 @@ impl BatchItem {
             Self::OpenSession { .. } => 16 + 4,
             Self::KeepSession(_) | Self::CloseSession(_) => 8,
             Self::Activate { parameters, .. } => 32 + 4 + parameters.len(),
-            Self::Tick => 0,
+            Self::Tick | Self::Checkpoint => 0,
             Self::Evidence(evidence) => 4 + evidence.len(),
         }
     }
@@ -253,6 +257,7 @@ mod tests {
             BatchItem::Activate { component: Digest([9; 32]), parameters: Bytes::from_static(b"{}") },
             BatchItem::Tick,
             BatchItem::Evidence(Bytes::from_static(b"proof")),
+            BatchItem::Checkpoint,
         ]
     }
 

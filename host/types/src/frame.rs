@@ -126,7 +126,10 @@ impl ClientFrame {
                     return Err(FrameContentError::NoCertificate);
                 }
                 BatchItem::OpenSession { .. } => {}
-                BatchItem::Activate { .. } | BatchItem::Tick | BatchItem::Evidence(_) => {
+                BatchItem::Activate { .. }
+                | BatchItem::Tick
+                | BatchItem::Evidence(_)
+                | BatchItem::Checkpoint => {
                     return Err(FrameContentError::NotForClients { item });
                 }
             }
@@ -222,7 +225,7 @@ mod tests {
     #[test]
     fn what_clients_may_not_ask_for_is_refused() {
         let activate = BatchItem::Activate { component: Digest([1; 32]), parameters: Bytes::new() };
-        for item in [activate, BatchItem::Tick, BatchItem::Evidence(Bytes::new())] {
+        for item in [activate, BatchItem::Tick, BatchItem::Evidence(Bytes::new()), BatchItem::Checkpoint] {
             let refused = frame(vec![close(1), item]).batch();
             assert_eq!(refused, Err(FrameContentError::NotForClients { item: 1 }));
         }

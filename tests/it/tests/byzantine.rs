@@ -51,6 +51,31 @@ async fn acknowledged_commands_survive_the_leader_and_then_everyone() -> Result<
     Ok(())
 }
 
+/// What could go wrong: a replica that lacks what nobody keeps goes on from what one member sends, or not at all.
+#[tokio::test]
+async fn a_node_that_was_far_behind_gets_in_with_what_the_others_vouch_for() -> Result<()> {
+    let mut cluster = TestCluster::start(4).await?;
+    deploy(&cluster);
+    let _opened = cluster.quorate(&["submit", "ledger", "open", r#"{"account":"ada"}"#]).good();
+    cluster.processes.kill(4).await?;
+    // One at a time, each is an entry of its own with empty ones after it: more than are kept below a checkpoint.
+    let line = json!({ "command": "deposit", "body": { "account": "ada", "amount": 1 } });
+    let lines = format!("{line}\n").repeat(200);
+    assert_eq!(cluster.quorate_with_input(&["submit", "ledger", "-"], &lines).good()["done"], 200);
+    let taken = cluster.quorate(&["snapshot", "ledger", "--node", "1"]).good();
+    assert!(taken[0]["index"].as_u64().is_some_and(|index| index > 500), "{taken}");
+    cluster.processes.start_all().await?;
+    assert_eq!(cluster.quorate(&["submit", "ledger", "deposit", &deposit(1)]).good()["done"], 201);
+    let replicas = settled(&cluster);
+    assert!(replicas.iter().all(|replica| replica["state"] == "active"), "{replicas:?}");
+    let log = std::fs::read_to_string(cluster.processes.log_file(4))?;
+    assert!(log.contains("fetching a snapshot"), "entries alone brought it up: the test shows nothing");
+    let snapshots = cluster.quorate(&["snapshot", "ledger"]).good();
+    let digests: Vec<&Value> = snapshots.as_array().unwrap().iter().map(|one| &one["digest"]).collect();
+    assert!(digests.len() == 4 && digests.iter().all(|digest| *digest == digests[0]), "{snapshots}");
+    Ok(())
+}
+
 /// Copies a directory with all that is in it.
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(to)?;

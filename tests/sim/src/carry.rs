@@ -151,6 +151,12 @@ impl World<'_> {
                 running.table_queue.push_back(work);
             }
         }
+        for group in output.orders {
+            // Whoever leads takes it; to the others it is nothing.
+            for node in self.nodes.keys().copied().collect::<Vec<_>>() {
+                self.step(node, vec![DriverInput::OrderCheckpoint { group, waiter: Waiter::Nobody }])?;
+            }
+        }
         for (group, fetch) in output.fetches {
             self.begin_pull(id, group, fetch);
         }
@@ -262,7 +268,13 @@ impl World<'_> {
                     {
                         Some(without_sessions(&piece))
                     }
-                    Reply::SnapshotChunk(piece) => Some(piece),
+                    Reply::SnapshotChunk(piece) => {
+                        let liars = self.liars.as_mut().filter(|liars| liars.has(id));
+                        Some(match liars {
+                            Some(liars) => liars.piece(id, &piece),
+                            None => piece,
+                        })
+                    }
                     _ => None,
                 };
                 self.trace.bytes(piece.as_deref().unwrap_or_default());

@@ -40,7 +40,7 @@ fn signed(body: &hotstuff::Body) -> String {
             blocks.root.position,
             blocks.certificate.statement().view
         ),
-        Body::Offer(offer) => format!("offers a snapshot at {}", offer.mark.position),
+        Body::Offer(offer) => format!("offers a snapshot at {}", offer.proof.root.position),
         Body::Boot(life) => format!("starts as {}", life.boot),
         Body::Recorded(life) => format!("recorded start {}", life.boot),
         Body::Stale(life) => format!("knows a later start {}", life.boot),

@@ -16,6 +16,7 @@ use quorate_types::{
 
 use crate::liar::{Alternative, sealed};
 use crate::notary::Seal;
+use crate::planted;
 use crate::random::Random;
 
 /// Another block in the place of a proposed one: without its entry, or later by one.
@@ -227,6 +228,20 @@ pub fn justified(body: &Body, forged: Certificate) -> Option<Body> {
     })
 }
 
+/// A piece of a snapshot in which a value of the component is another one, or of which nothing is left.
+pub fn false_piece(piece: &Bytes) -> Bytes {
+    planted::with_pairs(piece, |pairs| {
+        match pairs.iter_mut().find(|(space, _, value)| *space != planted::HOST_SPACE && !value.is_empty()) {
+            Some((_, _, value)) => {
+                let mut other = value.to_vec();
+                other[0] ^= 1;
+                *value = other.into();
+            }
+            None => pairs.clear(),
+        }
+    })
+}
+
 /// Blocks and snapshots that are not those of the history; `None` for messages that hold none.
 pub fn false_blocks(body: &Body, random: &mut Random) -> Option<Body> {
     match body {
@@ -234,8 +249,8 @@ pub fn false_blocks(body: &Body, random: &mut Random) -> Option<Body> {
         Body::Offer(offer) => {
             let mut offer: Offer = offer.as_ref().clone();
             match random.below(3) {
-                0 => offer.mark.position.index = offer.mark.position.index.next(),
-                1 => offer.mark.hlc.0 += 1,
+                0 => offer.proof.root.position.index = offer.proof.root.position.index.next(),
+                1 => offer.content.digest.0[0] ^= 1,
                 _ => offer.proof = false_history(&offer.proof, random),
             }
             Some(Body::Offer(Box::new(offer)))
@@ -316,7 +331,7 @@ mod tests {
 
     use quorate_consensus::hotstuff::cluster::{Cluster, Conduct, keys};
     use quorate_consensus::hotstuff::{Certifier, Settings};
-    use quorate_consensus::{Input, Message as AnyMessage, SnapshotMark};
+    use quorate_consensus::{Input, Message as AnyMessage, SnapshotContent};
     use quorate_crypto::{Stated, Verified};
     use quorate_types::{ClusterId, Epoch, Incarnation};
 
@@ -496,12 +511,8 @@ mod tests {
         let certificate = scene.certified(&root, &scene.set);
         let entries = vec![entry(2), entry(3)];
         let honest = Blocks { root: *root.header(), entries, headers: Vec::new(), certificate };
-        let mark = SnapshotMark {
-            position: root.header().position,
-            hlc: root.header().hlc,
-            config: scene.config.clone(),
-        };
-        let offer = Offer { mark, proof: Blocks { entries: Vec::new(), ..honest.clone() } };
+        let content = SnapshotContent { digest: Digest([2; 32]), bytes: 9 };
+        let offer = Offer { content, proof: Blocks { entries: Vec::new(), ..honest.clone() } };
         for body in [Body::Blocks(Box::new(honest)), Body::Offer(Box::new(offer))] {
             let mut lies: Vec<Body> = Vec::new();
             for _ in 0..DRAWS {

@@ -130,6 +130,14 @@ impl Liars {
         frames
     }
 
+    /// What a liar sends in place of a piece of its snapshot.
+    pub fn piece(&mut self, from: NodeId, piece: &Bytes) -> Bytes {
+        let is_lie = self.tactics.contains(&FaultKind::LyingSync)
+            && self.liars.get_mut(&from).is_some_and(|liar| liar.random.chance(500));
+        self.told += u64::from(is_lie);
+        if is_lie { forgery::false_piece(piece) } else { piece.clone() }
+    }
+
     /// What a liar sends of its own accord, to anyone.
     pub fn unasked(&mut self, now: Time, from: NodeId) -> Vec<Bytes> {
         let tactic = self.tactic(now, from);

@@ -151,6 +151,12 @@ impl World<'_> {
         let Ok(found) = found else { return Ok(()) };
         self.trace.line(|| format!("{id} starts"));
         self.observer.started(id, &found)?;
+        if self.plan.signing.is_some() {
+            // The code is made ready at each node before it is put in force; nobody votes for it otherwise.
+            let wait = Duration::from_micros(self.random.between(500, 20_000));
+            let life = self.life(id);
+            self.queue.push(now.after(wait), Event::Component(life));
+        }
         self.step(id, Vec::new())
     }
 }

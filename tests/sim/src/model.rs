@@ -108,6 +108,7 @@ impl ReferenceModel {
             BatchItem::KeepSession(_)
             | BatchItem::CloseSession(_)
             | BatchItem::Tick
+            | BatchItem::Checkpoint
             | BatchItem::Evidence(_) => {}
         }
     }

@@ -99,6 +99,8 @@ planted! {
     TrustsForeignCertificates, "trusts-foreign-certificates", HotStuff, Invariants;
     /// Blocks that a peer sends are believed without the certificate.
     TrustsBlocks, "trusts-blocks", HotStuff, Invariants;
+    /// A snapshot is fetched from the first member that offers one, and whatever it sends is believed.
+    TrustsOneOffer, "trusts-one-offer", HotStuff, Invariants;
     /// A proposal is taken from anyone.
     TakesAnyLeader, "takes-any-leader", HotStuff, Invariants;
     /// Views are given up, and no certificate of that is made.
@@ -137,6 +139,7 @@ pub fn break_rule(bug: Option<Planted>) {
         Some(Planted::TrustsGenesis) => Some(HotStuff::GenesisIsNoCertificate),
         Some(Planted::TrustsForeignCertificates) => Some(HotStuff::CertificatesOfThisGroup),
         Some(Planted::TrustsBlocks) => Some(HotStuff::BlocksAreCertified),
+        Some(Planted::TrustsOneOffer) => Some(HotStuff::OffersAreAlike),
         Some(Planted::TakesAnyLeader) => Some(HotStuff::LeaderProposes),
         Some(Planted::MakesNoTimeoutCertificate) => Some(HotStuff::TimeoutCertificates),
         Some(Planted::SaysTimeoutsOnce) => Some(HotStuff::TimeoutsAreRepeated),
@@ -161,15 +164,24 @@ const CHUNK_DOMAIN: &str = "quorate 2026 snapshot chunk";
 /// As the host's part of the state names its session records.
 const SESSION_PREFIX: u8 = b's';
 /// As pieces name the host's part of the state.
-const HOST_SPACE: u8 = 1;
+pub const HOST_SPACE: u8 = 1;
+
+/// A pair of a piece: its space, key and value.
+pub type Pair = (u8, Bytes, Bytes);
 
 /// A piece of a snapshot with the session records taken out; bytes that are no piece stay as they are.
 #[must_use]
 pub fn without_sessions(piece: &Bytes) -> Bytes {
-    strip(piece.clone()).unwrap_or_else(|_| piece.clone())
+    let is_session = |(space, key, _): &Pair| *space == HOST_SPACE && key.first() == Some(&SESSION_PREFIX);
+    with_pairs(piece, |pairs| pairs.retain(|pair| !is_session(pair)))
 }
 
-fn strip(piece: Bytes) -> Result<Bytes, DecodeError> {
+/// A piece of a snapshot with other pairs, under a checksum that fits; bytes that are no piece stay as they are.
+pub fn with_pairs(piece: &Bytes, change: impl FnOnce(&mut Vec<Pair>)) -> Bytes {
+    rewritten(piece.clone(), change).unwrap_or_else(|_| piece.clone())
+}
+
+fn rewritten(piece: Bytes, change: impl FnOnce(&mut Vec<Pair>)) -> Result<Bytes, DecodeError> {
     let mut from = Reader::new(piece);
     from.raw(32, "checksum")?;
     let (position, stamp) = (Position::decode(&mut from)?, from.u64("stamp")?);
@@ -178,12 +190,9 @@ fn strip(piece: Bytes) -> Result<Bytes, DecodeError> {
     let mut kept = Vec::new();
     for _ in 0..from.count(u32::MAX as usize, "pairs")? {
         let space = from.u8("space")?;
-        let key = from.bytes(usize::MAX, "key")?;
-        let value = from.bytes(usize::MAX, "value")?;
-        if space != HOST_SPACE || key.first() != Some(&SESSION_PREFIX) {
-            kept.push((space, key, value));
-        }
+        kept.push((space, from.bytes(usize::MAX, "key")?, from.bytes(usize::MAX, "value")?));
     }
+    change(&mut kept);
     let mut out = Writer::default();
     position.encode(&mut out);
     out.u64(stamp);

@@ -61,6 +61,8 @@ const RECOVERY_BOUND: Duration = Duration::from_secs(5);
 /// The same where members lie: up to f of them lead one after the other, each for as long as replicas wait at
 /// most (80 ms, doubled six times), and the command may have to be submitted anew to each.
 const BYZANTINE_RECOVERY_BOUND: Duration = Duration::from_secs(40);
+/// How often all replicas are asked for a last checkpoint, for the leader asked may cease to lead.
+const CHECKPOINT_ORDERS: u32 = 8;
 /// The ways of a slow network, in microseconds: longer than replicas wait at first.
 const SLOW_DELAY_US: (u64, u64) = (100_000, 130_000);
 const CLUSTER: ClusterId = ClusterId(*b"quorate simulate");
@@ -445,11 +447,6 @@ impl<'t> World<'t> {
         for node in &nodes {
             self.step(*node, vec![DriverInput::Component(self.component.clone())])?;
         }
-        for group in groups.iter().copied() {
-            for node in &nodes {
-                self.step(*node, vec![DriverInput::Checkpoint { group, waiter: Waiter::Nobody }])?;
-            }
-        }
         // What comes later need not be in it.
         let floors: Vec<_> = groups.iter().map(|group| (*group, self.observer.settled(*group))).collect();
         let level = |world: &Self| {
@@ -462,7 +459,21 @@ impl<'t> World<'t> {
                 report.is_some_and(|report| report.digest.is_some_and(|(at, _)| at >= settled))
             })
         };
-        let done = self.run_until(self.now.after(RECOVERY_BOUND), level)?;
+        let mut done = false;
+        for _ in 0..CHECKPOINT_ORDERS {
+            // In groups that sign the leader orders it, liar or not, and leaders change.
+            for group in groups.iter().copied() {
+                for node in self.nodes.keys().copied().collect::<Vec<_>>() {
+                    if self.is_honest(node) || self.plan.signing.is_some() {
+                        self.step(node, vec![DriverInput::Checkpoint { group, waiter: Waiter::Nobody }])?;
+                    }
+                }
+            }
+            done = self.run_until(self.now.after(RECOVERY_BOUND), level)?;
+            if done {
+                break;
+            }
+        }
         let reports = || {
             let running = self.nodes.values().filter_map(|node| Some((node.id, node.running.as_ref()?)));
             running.flat_map(|(node, running)| {

@@ -259,6 +259,22 @@ mod tests {
         assert!(first_nodes(&groups, 0).is_err());
     }
 
+    /// What could go wrong: an operator reads that a member is well which the log proves to have lied.
+    #[test]
+    fn the_state_of_each_member_is_shown_to_people_and_programs() {
+        for (state, name) in [
+            (MemberState::Active, "active"),
+            (MemberState::Suspected, "suspected"),
+            (MemberState::Byzantine, "byzantine"),
+            (MemberState::Offline, "offline"),
+            (MemberState::Unspecified, "unknown"),
+        ] {
+            let replica = ReplicaInfo { state: state.into(), ..ReplicaInfo::default() };
+            assert_eq!(describe_replica(&replica)["state"], name);
+            assert!(replica_row(&replica).contains(&name.to_owned()), "{name}");
+        }
+    }
+
     #[test]
     fn a_replica_that_is_not_well_says_why() {
         let mut replica = ReplicaInfo { reachable: true, ..ReplicaInfo::default() };

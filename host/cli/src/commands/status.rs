@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use quorate_client::proto::StatusReply;
+use quorate_client::proto::{Histogram, StatusReply, VoteStats};
 use serde_json::{Value, json};
 
 use crate::arguments::StatusArguments;
@@ -62,6 +62,7 @@ fn describe(node: u64, address: &str, status: &Result<StatusReply, String>) -> V
                 "bytes_sent": peer.bytes_sent, "bytes_received": peer.bytes_received,
                 "signatures_refused": peer.signatures_refused, "frames_refused": peer.frames_refused,
                 "payloads_refused": peer.payloads_refused,
+                "snapshots_refused": peer.snapshots_refused, "frames_overloaded": peer.frames_overloaded,
             })
         })
         .collect();
@@ -73,6 +74,22 @@ fn describe(node: u64, address: &str, status: &Result<StatusReply, String>) -> V
             "flushes": log.flushes, "records": log.records, "bytes": log.bytes, "segments": log.segments,
             "flush_p50_us": log.flush_p50_us, "flush_p99_us": log.flush_p99_us,
         },
+        "votes": votes(&status.votes.clone().unwrap_or_default()),
+    })
+}
+
+fn votes(votes: &VoteStats) -> Value {
+    let histogram = |found: &Option<Histogram>| {
+        let Histogram { bounds, counts, sum } = found.clone().unwrap_or_default();
+        json!({ "bounds": bounds, "counts": counts, "sum": sum })
+    };
+    json!({
+        "accepted": votes.accepted, "rejected": votes.rejected, "answered": votes.answered,
+        "refused": votes.refused, "certificates_known": votes.certificates_known,
+        "certificates_verified": votes.certificates_verified, "on_card": votes.on_card,
+        "fallbacks": votes.fallbacks, "breaker_opened": votes.breaker_opened,
+        "batch_size": histogram(&votes.batch_size), "queue_time_us": histogram(&votes.queue_time),
+        "answer_time_us": histogram(&votes.answer_time), "verify_time_us": histogram(&votes.verify_time),
     })
 }
 
@@ -113,5 +130,19 @@ mod tests {
         assert_eq!(answers.len(), silent.len());
         assert_eq!(silent.last().map(String::as_str), Some("gone"));
         assert_eq!(describe(2, "b:2", &Err("gone".into()))["answers"], false);
+    }
+
+    #[test]
+    fn what_a_node_verified_is_shown_with_its_classes() {
+        let queue_time = Some(Histogram { bounds: vec![50, 100], counts: vec![4, 1, 0], sum: 190 });
+        let votes = Some(VoteStats { refused: 2, queue_time, ..VoteStats::default() });
+        let shown = describe(1, "a:1", &Ok(StatusReply { votes, ..StatusReply::default() }));
+        assert_eq!(shown["votes"]["refused"], 2);
+        assert_eq!(
+            shown["votes"]["queue_time_us"],
+            json!({ "bounds": [50, 100], "counts": [4, 1, 0], "sum": 190 })
+        );
+        let without = describe(1, "a:1", &Ok(StatusReply::default()));
+        assert_eq!(without["votes"]["accepted"], 0, "an older node says nothing of it");
     }
 }

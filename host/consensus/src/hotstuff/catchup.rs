@@ -1,23 +1,44 @@
 //! Replicas that lack blocks, and the log behind everyone.
 //!
-//! Relies on the driver to make snapshots and to carry them. Promises that nothing is believed of a peer but
-//! what a certificate covers: blocks and snapshots come with headers that lead to one, and what a chain of
-//! headers commits is decided by the same rule as everywhere. Knows nothing of what a snapshot holds.
+//! Relies on the driver to make snapshots, to carry them, and to refuse those that do not hold what was named.
+//! Promises that nothing is believed of a peer but what a certificate covers, and of f + 1 peers what all of them
+//! say: blocks and snapshots come with headers that lead to a certificate, what a chain of headers commits is
+//! decided by the same rule as everywhere, and what a snapshot holds is what f + 1 members offered alike. Knows
+//! nothing of what that is.
+
+use std::collections::BTreeSet;
 
 use quorate_crypto::Certificate;
-use quorate_types::{Entry, EntryKind, LogIndex, NodeId, View};
+use quorate_types::{Entry, EntryKind, LogIndex, NodeId, Position, View};
 
 use super::block::{Block, Header};
 use super::message::{Blocks, Body, HEADERS_MAX, Justify, Offer};
 use super::state::Turn;
 use super::{BLOCKS_BYTES_MAX, HotStuff, Search, rules};
-use crate::{SnapshotFetch, SnapshotMark};
+use crate::{SnapshotContent, SnapshotFetch, SnapshotMark};
 
 /// Blocks as they were proved, before they are taken.
 struct Proven {
     blocks: Vec<Block>,
     /// The last place that the certificate commits, if it commits any.
     commit: Option<LogIndex>,
+}
+
+/// What a member offered: a committed block, and what a snapshot there holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Offered {
+    root: Header,
+    content: SnapshotContent,
+}
+
+/// A snapshot that f + 1 members offered alike and that is being fetched from one of them.
+#[derive(Debug)]
+pub(super) struct Fetching {
+    offered: Offered,
+    /// Who offered it and was not asked yet.
+    sources: BTreeSet<NodeId>,
+    /// Who was asked, the last one with them: nobody is asked twice, however often it offers.
+    asked: BTreeSet<NodeId>,
 }
 
 impl HotStuff {
@@ -42,15 +63,15 @@ impl HotStuff {
         self.request(turn, from);
     }
 
-    /// Asks again, another peer each time; all of them once after a start.
+    /// Asks again, another peer each time; all of them once after a start, and while one offers a snapshot.
     pub(super) fn search_again(&mut self, turn: &mut Turn) {
         let peers: Vec<NodeId> = self.other_voters().collect();
         let attempts = self.search.map_or(0, |search| search.attempts);
         self.search = None;
-        if attempts == 0 {
-            peers.iter().for_each(|peer| self.request(turn, *peer));
-        } else if !self.is_missing_blocks() || self.fetching.is_some() {
+        if attempts > 0 && (!self.is_missing_blocks() || self.fetching.is_some()) {
             return;
+        } else if attempts == 0 || !self.offers.is_empty() {
+            peers.iter().for_each(|peer| self.request(turn, *peer));
         } else if let Some(peer) = peers.get(attempts % peers.len().max(1)) {
             self.request(turn, *peer);
         }
@@ -116,6 +137,7 @@ impl HotStuff {
     }
 
     fn offer_snapshot(&self, turn: &mut Turn, to: NodeId) {
+        let Some(content) = self.content else { return };
         let Some(mut proof) = self.blocks_after(self.mark.position.index, self.mark.position.index, 0) else {
             return;
         };
@@ -129,7 +151,7 @@ impl HotStuff {
         }
         headers.append(&mut proof.headers);
         proof.headers = headers;
-        self.say(turn, to, Body::Offer(Box::new(Offer { mark: self.mark.clone(), proof })));
+        self.say(turn, to, Body::Offer(Box::new(Offer { content, proof })));
     }
 
     /// Recomputes the chain from its root to its certificate; `None` for one that is not whole, or whose
@@ -219,39 +241,100 @@ impl HotStuff {
     }
 
     pub(super) fn on_offer(&mut self, turn: &mut Turn, from: NodeId, offer: Offer) {
-        let Offer { mark, proof } = offer;
-        let (position, root) = (mark.position, proof.root);
-        let is_mark = root.position == position && root.hlc == mark.hlc && mark.config == self.config;
-        let useful = position.index > self.commit && self.fetching.is_none();
-        if !is_mark || !proof.entries.is_empty() {
+        let Offer { content, proof } = offer;
+        let (position, offered) = (proof.root.position, Offered { root: proof.root, content });
+        if !proof.entries.is_empty() {
             self.counters.messages_ignored += 1;
             return;
         }
-        if !useful {
+        if position.index <= self.commit {
+            return;
+        }
+        if let Some(fetching) = &mut self.fetching {
+            if fetching.offered == offered && !fetching.asked.contains(&from) {
+                fetching.sources.insert(from);
+            }
             return;
         }
         match self.prove(&proof) {
-            Some(proven) if proven.commit.is_some_and(|commit| commit >= position.index) => {
-                let fetch = SnapshotFetch { from, position };
-                self.fetching = Some((fetch, root));
-                turn.effects.fetch = Some(fetch);
-                self.take_certificate(turn, proof.certificate);
+            Some(proven) if proven.commit.is_some_and(|commit| commit >= position.index) => {}
+            _ => {
+                self.counters.certificates_refused += 1;
+                return;
             }
-            _ => self.counters.certificates_refused += 1,
+        }
+        self.take_certificate(turn, proof.certificate);
+        self.note_offer(turn, from, offered);
+    }
+
+    /// Takes an offer into account; what enough members offer alike is fetched.
+    fn note_offer(&mut self, turn: &mut Turn, from: NodeId, offered: Offered) {
+        self.offers.retain(|_, other| other.root.position.index > self.commit);
+        let is_first = self.offers.is_empty();
+        self.offers.insert(from, offered);
+        let alike = self.offers.iter().filter(|(_, other)| **other == offered);
+        let sources: BTreeSet<NodeId> = alike.map(|(node, _)| *node).collect();
+        if self.is_vouched_for(sources.len()) {
+            self.offers.clear();
+            self.fetching = Some(Fetching { offered, sources, asked: BTreeSet::new() });
+            self.fetch(turn);
+        } else if is_first {
+            let others = self.other_voters().filter(|node| *node != from);
+            others.for_each(|peer| self.request(turn, peer));
+        }
+    }
+
+    /// Whether what so many members say is believed.
+    fn is_vouched_for(&self, count: usize) -> bool {
+        #[cfg(any(test, feature = "planted"))]
+        if super::planted::is_broken(super::planted::RuleBroken::OffersAreAlike) {
+            return true;
+        }
+        rules::is_one_honest(count, self.set.faults())
+    }
+
+    /// Asks the next one who offered the snapshot; when nobody is left, all that is known may be out of date.
+    fn fetch(&mut self, turn: &mut Turn) {
+        let commit = self.commit;
+        let wanted = self.fetching.as_mut().filter(|found| found.offered.root.position.index > commit);
+        let next = wanted.and_then(|fetching| {
+            let from = fetching.sources.pop_first()?;
+            fetching.asked.insert(from);
+            let Offered { root, content } = fetching.offered;
+            let content = Some(content);
+            #[cfg(any(test, feature = "planted"))]
+            let content =
+                content.filter(|_| !super::planted::is_broken(super::planted::RuleBroken::OffersAreAlike));
+            Some(SnapshotFetch { from, position: root.position, content })
+        });
+        turn.effects.fetch = next;
+        if next.is_none() {
+            self.fetching = None;
+            self.search = Some(Search { deadline: self.search_deadline(turn), attempts: 1 });
+        }
+    }
+
+    /// The snapshot being fetched did not come, or was not what it has to be.
+    pub(super) fn snapshot_failed(&mut self, turn: &mut Turn, position: Position) {
+        if self.fetching.as_ref().is_some_and(|fetching| fetching.offered.root.position == position) {
+            self.counters.fetches_failed += 1;
+            self.fetch(turn);
         }
     }
 
     /// A fetched snapshot is durable and in force.
     pub(super) fn snapshot_installed(&mut self, turn: &mut Turn, mark: SnapshotMark) {
-        let offered = self.fetching.take().map(|(_, root)| root);
         let position = mark.position;
+        let fetched = self.fetching.take().map(|fetching| fetching.offered);
+        let fetched =
+            fetched.filter(|Offered { root, .. }| root.position == position && root.hlc == mark.hlc);
+        let root = fetched.map(|fetched| fetched.root);
         if mark.config.epoch != self.config.epoch {
             return turn.fence(format!("a snapshot of epoch {} was installed", mark.config.epoch));
         }
         if position.index <= self.commit && !self.chain.holds(position) {
             return turn.fence(format!("a snapshot at {position} was installed over another history"));
         }
-        let root = offered.filter(|root| root.position == position && root.hlc == mark.hlc);
         // A block at the same place is another one if a lying leader proposed two, unless it is committed.
         let is_same = position.index <= self.commit
             || root.is_some_and(|root| self.chain.header_at(position.index) == Some(&root));
@@ -267,12 +350,19 @@ impl HotStuff {
         self.mark_header = self.is_rooted.then(|| *self.chain.root());
         self.milestones = self.milestones.split_off(&position.index);
         self.mark = mark;
+        self.content = fetched.map(|fetched| fetched.content);
         turn.must_persist = true;
         self.search = Some(Search { deadline: turn.now.time, attempts: 1 });
     }
 
     /// A snapshot is durable here: the log before it may go.
-    pub(super) fn compact(&mut self, turn: &mut Turn, mark: SnapshotMark, keep_from: LogIndex) {
+    pub(super) fn compact(
+        &mut self,
+        turn: &mut Turn,
+        mark: SnapshotMark,
+        content: Option<SnapshotContent>,
+        keep_from: LogIndex,
+    ) {
         let position = mark.position;
         if position.index <= self.mark.position.index {
             return;
@@ -286,7 +376,7 @@ impl HotStuff {
             return turn.fence(format!("a snapshot at {position} is not of this log"));
         }
         self.mark_header = Some(header);
-        self.mark = mark;
+        (self.mark, self.content) = (mark, content);
         self.chain.compact(keep_from.min(position.index.next()));
         self.milestones = self.milestones.split_off(&self.chain.root().position.index);
         turn.must_persist = true;

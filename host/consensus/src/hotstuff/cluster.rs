@@ -21,7 +21,10 @@ use quorate_types::{
 };
 
 use super::{Body, Certifier, Evidence, HotStuff, Identity, Message, Settings, Signer};
-use crate::{Effects, Input, Now, Persist, Proposal, ProposalId, SnapshotMark, Start, Timings, Token};
+use crate::{
+    Effects, Input, Now, Persist, Proposal, ProposalId, SnapshotContent, SnapshotFetch, SnapshotMark, Start,
+    Timings, Token,
+};
 
 /// When every clock of the simulation starts, in Unix milliseconds.
 const WALL_START_MS: u64 = 1_000_000;
@@ -144,6 +147,8 @@ pub struct Instance {
     boots: u64,
     /// How far it delivered.
     pub delivered: LogIndex,
+    /// The snapshot that it asked for last.
+    pub(super) fetch: Option<SnapshotFetch>,
     /// Why it stopped for good.
     pub fenced: Option<String>,
 }
@@ -151,7 +156,7 @@ pub struct Instance {
 #[derive(Clone, Debug)]
 pub(super) struct Packet {
     to: usize,
-    from: NodeId,
+    pub(super) from: NodeId,
     pub(super) message: Message,
 }
 
@@ -310,6 +315,7 @@ impl Cluster {
             durable: Token(0),
             boots: 0,
             delivered: LogIndex::ZERO,
+            fetch: None,
             fenced: None,
         });
     }
@@ -348,6 +354,7 @@ impl Cluster {
             seed,
             timings: TIMINGS,
             base: instance.disk.mark.clone(),
+            content: content_at(instance.disk.mark.position),
             hard_state: instance.disk.hard_state.clone(),
             entries: instance.disk.entries.clone(),
         };
@@ -380,7 +387,7 @@ impl Cluster {
         self.packets.retain(|_, packet| packet.to != at);
     }
 
-    fn clock(&self) -> Now {
+    pub(super) fn clock(&self) -> Now {
         Now { time: self.now, wall: HlcTimestamp::from_unix_ms(WALL_START_MS + self.now.0 / 1_000) }
     }
 
@@ -433,6 +440,8 @@ impl Cluster {
                 }
             }
         }
+        let instance = &mut self.instances[at];
+        instance.fetch = effects.fetch.or(instance.fetch);
         if let Some(fence) = effects.fence {
             if is_honest {
                 self.violate(format!("{} is fenced: {}", self.instances[at].node, fence.reason));
@@ -520,6 +529,30 @@ impl Cluster {
             self.send(at, to, message);
         }
         self.step(at, Input::Persisted(token));
+    }
+
+    #[cfg(test)]
+    fn mark_at(&self, index: LogIndex) -> SnapshotMark {
+        let entry = &self.agreed[&index];
+        SnapshotMark { position: entry.position, hlc: entry.hlc, config: self.config.clone() }
+    }
+
+    /// Gives an instance a durable snapshot at an index it delivered, and lets it forget the log up to there.
+    #[cfg(test)]
+    pub(super) fn compact(&mut self, at: usize, index: LogIndex) {
+        let mark = self.mark_at(index);
+        self.instances[at].disk.mark = mark.clone();
+        let content = content_at(mark.position);
+        self.step(at, Input::Compact { mark, content, keep_from: index.next() });
+    }
+
+    /// Gives an instance the snapshot at an index, whole and true.
+    #[cfg(test)]
+    pub(super) fn install(&mut self, at: usize, index: LogIndex) {
+        let mark = self.mark_at(index);
+        self.instances[at].disk.mark = mark.clone();
+        self.instances[at].delivered = index;
+        self.step(at, Input::SnapshotInstalled(mark));
     }
 
     /// Proposes a new body wherever a replica says that it leads; twins propose different ones.
@@ -648,6 +681,12 @@ impl Cluster {
         let text = format!("{:?} {:?}", self.agreed, self.counts);
         quorate_crypto::digest(SIGNATURE_DOMAIN, text.as_bytes())
     }
+}
+
+/// What an honest replica's snapshot holds; nothing before the first entry.
+pub(super) fn content_at(position: Position) -> Option<SnapshotContent> {
+    let digest = quorate_crypto::digest(SIGNATURE_DOMAIN, &position.index.0.to_le_bytes());
+    (position.index > LogIndex::ZERO).then_some(SnapshotContent { digest, bytes: 100 })
 }
 
 #[derive(Clone, Copy, Debug)]

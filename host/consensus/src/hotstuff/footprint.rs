@@ -33,6 +33,7 @@ impl HotStuff {
             [&self.high, &self.committed_by].map(|known| known.certificate().map_or(0, of_certificate));
         let timed_out = self.timed_out.as_ref().map_or(0, of_timeout);
         let starts = (self.lives.len() + self.recorded_by.len() + self.stale_by.len()) * 24;
+        let offers = self.offers.len() * (8 + size_of::<super::Offered>());
         let loopback = self.loopback.len() * size_of::<Message>();
         let beside: usize = self.chain.beside().map(of_block).sum();
         let waiting = self.queued_bytes + self.reads.len() * size_of::<super::PendingRead>();
@@ -44,6 +45,7 @@ impl HotStuff {
             + orphans
             + certificates
             + starts
+            + offers
             + loopback
             + beside
             + waiting;

@@ -12,7 +12,7 @@
 //!
 //! tag  fields                            binds   tag  fields                               binds
 //!  1   block, certificate, timeout cert.  yes     6   root, entries, headers, certificate   no
-//!  2   view, index, digest       vote     yes     7   mark, root, headers, certificate      no
+//!  2   view, index, digest       vote     yes     7   content, root, headers, certificate   no
 //!  3   view, high view, cert., tc timeout yes     8   boot, nonce           boot            no
 //!  4   certificate, timeout cert.         no      9   boot, nonce           recorded        yes
 //!  5   after, certificate        request  no     10   boot, nonce           stale           no
@@ -22,10 +22,10 @@ use quorate_crypto::{
     Certificate, Scope, Signature, Signed, Stated, Statement, StatementKind, TimeoutCertificate,
 };
 use quorate_types::codec::{DecodeError, Reader, Writer};
-use quorate_types::{BootNumber, Digest, Entry, EpochConfig, HlcTimestamp, LogIndex, NodeId, Position, View};
+use quorate_types::{BootNumber, Digest, Entry, LogIndex, NodeId, Position, View};
 
 use super::block::{Block, Header};
-use crate::SnapshotMark;
+use crate::SnapshotContent;
 
 const CONTENT_DOMAIN: &str = "quorate 2026 hotstuff message";
 /// The greatest view or index that is taken from a peer; no honest history comes near it.
@@ -143,9 +143,9 @@ pub struct Blocks {
 /// A snapshot, and the proof that its place in the log is certified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// What it includes.
-    pub mark: SnapshotMark,
-    /// The block at the mark, and the headers that certify it.
+    /// What it holds; believed only of f + 1 members that say the same.
+    pub content: SnapshotContent,
+    /// Its last block, and the headers that certify it.
     pub proof: Blocks,
 }
 
@@ -280,9 +280,8 @@ impl Body {
             }
             Self::Offer(offer) => {
                 out.u8(7);
-                offer.mark.position.encode(out);
-                out.u64(offer.mark.hlc.0);
-                offer.mark.config.encode(out);
+                out.raw(&offer.content.digest.0);
+                out.u64(offer.content.bytes);
                 offer.proof.encode(out);
             }
             Self::Boot(life) => life.encode(8, out),
@@ -313,11 +312,9 @@ impl Body {
             5 => Self::Request { after: index(from)?, high: Justify::decode(from)? },
             6 => Self::Blocks(Box::new(Blocks::decode(from)?)),
             7 => {
-                let position = position(from)?;
-                let hlc = HlcTimestamp(from.u64("snapshot stamp")?);
-                let config = EpochConfig::decode(from)?;
-                let mark = SnapshotMark { position, hlc, config };
-                Self::Offer(Box::new(Offer { mark, proof: Blocks::decode(from)? }))
+                let digest = Digest(from.array("snapshot digest")?);
+                let content = SnapshotContent { digest, bytes: from.u64("snapshot bytes")? };
+                Self::Offer(Box::new(Offer { content, proof: Blocks::decode(from)? }))
             }
             8 => Self::Boot(Life::decode(from)?),
             9 => Self::Recorded(Life::decode(from)?),
@@ -376,7 +373,7 @@ impl Message {
         let body = match &self.body {
             Body::Proposal(proposal) => proposal.block.encoded_len(),
             Body::Blocks(answer) => blocks(answer),
-            Body::Offer(offer) => 256 + 50 * offer.mark.config.members.len() + blocks(&offer.proof),
+            Body::Offer(offer) => 40 + blocks(&offer.proof),
             _ => 64,
         };
         Scope::BYTES + Signature::BYTES + 512 + body
@@ -463,10 +460,6 @@ fn view(from: &mut Reader) -> Result<View, DecodeError> {
 
 fn index(from: &mut Reader) -> Result<LogIndex, DecodeError> {
     within(from.u64("message index")?, "message index").map(LogIndex)
-}
-
-fn position(from: &mut Reader) -> Result<Position, DecodeError> {
-    bounded(Position::decode(from)?)
 }
 
 fn bounded(position: Position) -> Result<Position, DecodeError> {

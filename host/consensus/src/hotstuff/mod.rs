@@ -59,6 +59,13 @@
 //! After kill -9 at any point a replica therefore knows at least everything that it ever said. What it
 //! knew and did not say (a certificate, a commit) it learns again.
 //!
+//! # Snapshots
+//!
+//! A replica that lacks blocks which nobody keeps is offered snapshots: at the blocks after which the log has every
+//! replica take one, with the proof that the block is committed and with a digest of what the snapshot holds. It
+//! believes f + 1 members that offer the same, one of whom is honest, and fetches the snapshot from one of them
+//! after the other until what it received has that digest. It holds one offer of each member.
+//!
 //! # Restored backups
 //!
 //! A start is announced with its boot number, and nothing that binds is signed before a quorum recorded it
@@ -115,7 +122,8 @@ pub use rules::CommitRule;
 pub use voter::{Certifier, Inline, Signer};
 
 use crate::effects::{Promise, earlier};
-use crate::{Now, ReadId, SnapshotFetch, SnapshotMark, Start, StartError, Status, Timings, Token};
+use crate::{Now, ReadId, SnapshotContent, SnapshotMark, Start, StartError, Status, Timings, Token};
+use catchup::{Fetching, Offered};
 use chain::Chain;
 use state::{HardState, Votes};
 use voter::Voter;
@@ -183,6 +191,8 @@ pub struct Counters {
     pub views_ahead: u64,
     /// Blocks not voted for because their stamp lay too far ahead.
     pub stamps_refused: u64,
+    /// Snapshots that did not come, or did not hold what f + 1 members vouch for.
+    pub fetches_failed: u64,
     /// Views given up.
     pub timeouts: u64,
 }
@@ -278,11 +288,13 @@ pub struct HotStuff {
     issued: Token,
     /// What was asked to be persisted last.
     persisted: Option<voter::Safety>,
-    /// The latest snapshot that is durable here, and its block.
+    /// The latest snapshot that is durable here, its block, and what it holds.
     mark: SnapshotMark,
     mark_header: Option<Header>,
-    /// The snapshot being fetched, and the block there.
-    fetching: Option<(SnapshotFetch, Header)>,
+    content: Option<SnapshotContent>,
+    /// Snapshots of what is not committed here, the last one that each member offered.
+    offers: BTreeMap<NodeId, Offered>,
+    fetching: Option<Fetching>,
     may_lead: bool,
     counters: Counters,
     status: Option<Status>,
@@ -296,7 +308,7 @@ impl HotStuff {
     ///
     /// [`StartError`] for a state that cannot be continued safely.
     pub fn start(start: Start, identity: Identity, now: Now) -> Result<Self, StartError> {
-        let Start { group: _, node, seed, timings, base, hard_state, entries } = start;
+        let Start { group: _, node, seed, timings, base, content, hard_state, entries } = start;
         let Identity { set, signer, certifier, boot, settings } = identity;
         let config = base.config.clone();
         let schedule = Schedule::new(&config, settings.tenure_views);
@@ -360,6 +372,8 @@ impl HotStuff {
             persisted: Some(hard.safety),
             mark: base,
             mark_header,
+            content,
+            offers: BTreeMap::new(),
             fetching: None,
             may_lead: true,
             counters: Counters::default(),

@@ -35,6 +35,8 @@ pub enum RuleBroken {
     TimeoutCertificates,
     /// A timeout is sent again until the view is over.
     TimeoutsAreRepeated,
+    /// A snapshot is fetched only if f + 1 members offer the same, and is to hold just that.
+    OffersAreAlike,
 }
 
 thread_local! {

@@ -30,9 +30,11 @@ impl HotStuff {
             Input::Read(id) => self.read(&mut turn, id),
             Input::Persisted(token) => self.persisted(&mut turn, token),
             Input::Applied(index) => self.applied(&mut turn, index),
-            Input::Compact { mark, keep_from } => self.compact(&mut turn, mark, keep_from),
+            Input::Compact { mark, content, keep_from } => {
+                self.compact(&mut turn, mark, content, keep_from);
+            }
             Input::SnapshotInstalled(mark) => self.snapshot_installed(&mut turn, mark),
-            Input::SnapshotFailed(_) => self.fetching = None,
+            Input::SnapshotFailed(position) => self.snapshot_failed(&mut turn, position),
             Input::TransferLeader(_) => {}
             Input::MayLead(may_lead) => self.may_lead = may_lead,
             Input::LeaderMissing | Input::CommandsWait => self.is_woken = true,

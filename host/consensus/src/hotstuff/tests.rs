@@ -4,6 +4,8 @@
 //! design which can be seen from outside has a run that shows it.
 #![allow(clippy::unwrap_used)]
 
+mod offers;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -330,6 +332,7 @@ fn a_replica_starts_only_with_the_keys_of_its_epoch() {
         seed: 1,
         timings: TIMINGS,
         base: cluster.instances[0].disk.mark.clone(),
+        content: None,
         hard_state: None,
         entries: Vec::new(),
     };
@@ -452,7 +455,8 @@ fn a_snapshot_is_offered_with_the_certificate_that_committed_it_after_a_restart_
     let mark = SnapshotMark { position: header.position, hlc: header.hlc, config: cluster.config.clone() };
     let now = Now { time: cluster.now, wall: header.hlc };
     let mut turn = Turn::new(now);
-    offering.compact(&mut turn, mark, header.position.index);
+    let content = super::cluster::content_at(header.position);
+    offering.compact(&mut turn, mark, content, header.position.index);
     offering.on_request(&mut turn, NodeId(4), LogIndex::ZERO, &Justify::Genesis);
     let offer = turn.effects.messages.pop().map(|outgoing| outgoing.into_parts().1);
     let Some(crate::Message::HotStuff(Message { body: Body::Offer(offer), .. })) = offer else {
@@ -460,7 +464,8 @@ fn a_snapshot_is_offered_with_the_certificate_that_committed_it_after_a_restart_
     };
     let mut behind = cluster.instances[3].replica.take().unwrap();
     let mut turn = Turn::new(now);
-    behind.on_offer(&mut turn, NodeId(1), *offer);
+    behind.on_offer(&mut turn, NodeId(1), *offer.clone());
+    behind.on_offer(&mut turn, NodeId(2), *offer);
     assert_eq!(turn.effects.fetch.map(|fetch| fetch.position), Some(header.position));
 }
 

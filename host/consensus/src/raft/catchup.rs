@@ -52,7 +52,7 @@ impl Raft {
             self.commit_to(turn, position.index);
             self.pledge(turn, from, Pledge::AppendAck { matched: position.index });
         } else if self.fetching.is_none_or(|fetch| fetch.from != from) {
-            let fetch = SnapshotFetch { from, position };
+            let fetch = SnapshotFetch { from, position, content: None };
             self.fetching = Some(fetch);
             turn.effects.fetch = Some(fetch);
         }

@@ -168,7 +168,7 @@ impl Raft {
     ///
     /// [`StartError`] for a state that cannot be continued safely.
     pub fn start(start: Start, now: Now) -> Result<Self, StartError> {
-        let Start { group: _, node, seed, timings, base, hard_state, entries } = start;
+        let Start { group: _, node, seed, timings, base, content: _, hard_state, entries } = start;
         let config = base.config.clone();
         let persisted = hard_state.map(|bytes| HardState::decode(bytes, config.epoch)).transpose()?;
         let log = recover_log(&base, entries, persisted.map(|hard| hard.term))?;

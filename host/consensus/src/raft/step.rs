@@ -30,7 +30,7 @@ impl Raft {
             Input::Read(id) => self.read(&mut turn, id),
             Input::Persisted(token) => self.persisted(&mut turn, token),
             Input::Applied(index) => self.applied(&mut turn, index),
-            Input::Compact { mark, keep_from } => self.compact(&mut turn, mark, keep_from),
+            Input::Compact { mark, content: _, keep_from } => self.compact(&mut turn, mark, keep_from),
             Input::SnapshotInstalled(mark) => self.snapshot_installed(&mut turn, mark),
             Input::SnapshotFailed(_) => self.fetching = None,
             Input::TransferLeader(target) => self.transfer(&mut turn, target),

@@ -18,10 +18,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::client::find_group;
 use super::convert::{component_ref, descriptor, group_info, leader_hint, order_error};
-use super::{Api, require};
+use super::{Api, health, require};
 use crate::catalog::{self, CatalogCommand, ComponentRecord, GroupRecord};
 use crate::remote::{COMPONENT_BYTES_MAX, PeerCall, ReplicaReport};
-use crate::signatures::PeerFaults;
 use crate::workers::LogWork;
 
 /// How long a call waits for a replica to reach an index or for a leader to change.
@@ -71,9 +70,10 @@ impl Admin for Api {
         let accused = self.accused_among(&record, &found);
         let replicas = nodes
             .zip(&found)
-            .map(|(node, report)| v1::ReplicaInfo {
-                state: self.member_state(node, report.as_ref(), &accused).into(),
-                ..replica_info(node, report.as_ref(), commit)
+            .map(|(node, report)| {
+                let (is_accused, faults) = (accused.contains(&node.0), self.inner.signatures.faults(node));
+                let state = health::member_state(is_accused, report.as_ref(), faults).into();
+                v1::ReplicaInfo { state, ..replica_info(node, report.as_ref(), commit) }
             })
             .collect();
         let sessions = found.iter().flatten().map(|report| report.sessions).max().unwrap_or_default();
@@ -224,7 +224,7 @@ impl Admin for Api {
                 .filter(|p| p.node != inner.node)
                 .map(|peer| {
                     let faults = inner.signatures.faults(peer.node);
-                    peer_info(peer, faults)
+                    health::peer_info(peer, faults)
                 })
                 .collect(),
             groups: reports.len() as u64,
@@ -239,6 +239,7 @@ impl Admin for Api {
             }),
             connections: self.connections.count() as u64,
             address: inner.api_address_of(inner.node).unwrap_or_default(),
+            votes: Some(health::vote_stats(&inner.signatures.metrics())),
         }))
     }
 
@@ -395,22 +396,6 @@ impl Api {
         members.iter().map(|node| node.0).filter(|node| named(*node) > liars).collect()
     }
 
-    fn member_state(&self, node: NodeId, report: Option<&ReplicaReport>, accused: &[u64]) -> v1::MemberState {
-        let faults = self.inner.signatures.faults(node);
-        if accused.contains(&node.0) {
-            return v1::MemberState::Byzantine;
-        }
-        match report {
-            None => v1::MemberState::Offline,
-            Some(report)
-                if report.fenced.is_some() || faults.signatures_refused + faults.payloads_refused > 0 =>
-            {
-                v1::MemberState::Suspected
-            }
-            Some(_) => v1::MemberState::Active,
-        }
-    }
-
     /// The voter, other than the leader, that has the most of the log.
     async fn best_successor(&self, record: &GroupRecord) -> Result<NodeId, Error> {
         let leader = self.inner.leader_of(record.group);
@@ -552,22 +537,5 @@ fn wire_evidence(evidence: &Evidence, index: u64) -> v1::Evidence {
         index,
         digest: Bytes::copy_from_slice(&evidence.digest().0),
         proof: evidence.to_bytes(),
-    }
-}
-
-fn peer_info(peer: quorate_transport::PeerStatus, faults: PeerFaults) -> v1::PeerInfo {
-    v1::PeerInfo {
-        node: peer.node.0,
-        address: peer.address,
-        connected: peer.connected.is_some(),
-        boot: peer.connected.unwrap_or_default().0,
-        fault: peer.fault.map(|fault| fault.to_string()).unwrap_or_default(),
-        queued_bytes: peer.queued_bytes as u64,
-        links: peer.links,
-        bytes_sent: peer.bytes_sent,
-        bytes_received: peer.bytes_received,
-        signatures_refused: faults.signatures_refused,
-        frames_refused: faults.frames_refused,
-        payloads_refused: faults.payloads_refused,
     }
 }

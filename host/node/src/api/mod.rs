@@ -8,6 +8,7 @@ mod admin;
 mod client;
 mod convert;
 mod frames;
+mod health;
 mod submit;
 
 use std::net::SocketAddr;

@@ -13,7 +13,7 @@ use quorate_types::{Digest, Entry, GroupId, LogIndex, Position};
 
 use super::io::{CheckpointDone, CheckpointJob, Failure, Output, Reply};
 use super::{Driver, EntryEvents, Group};
-use crate::machine::{AppliedEntry, ApplyStop, Machine};
+use crate::machine::{AppliedEntry, ApplyStop, CheckpointHeader, Machine};
 
 /// The most entries one job applies, so that replies are not held up by a long queue.
 const JOB_ENTRIES_MAX: usize = 16;
@@ -179,25 +179,52 @@ impl<W> Driver<W> {
             return output.refuse([waiter], &failure);
         }
         group.checkpoint_waiters.push(waiter);
-        group.start_wanted_checkpoint(output);
+        self.want_checkpoint(id, output);
     }
 
     /// A replica that is halted cannot take one: its log stays as long as it is.
     pub(super) fn take_checkpoint_due(&mut self, id: GroupId, output: &mut Output<W>) {
+        let Some(group) = self.groups.get_mut(&id).filter(|group| group.halted.is_none()) else { return };
+        group.checkpoint_due = true;
+        self.want_checkpoint(id, output);
+    }
+
+    /// Takes a checkpoint, or has one ordered where they are taken only where the log says so.
+    fn want_checkpoint(&mut self, id: GroupId, output: &mut Output<W>) {
         let Some(group) = self.groups.get_mut(&id) else { return };
-        group.checkpoint_due = group.halted.is_none();
-        group.start_wanted_checkpoint(output);
+        if !group.config.is_signed() {
+            group.start_wanted_checkpoint(output);
+        } else if group.is_leader() {
+            group.checkpoint_wanted = true;
+            self.touched.insert(id);
+        } else {
+            output.orders.push(id);
+        }
+    }
+
+    pub(super) fn take_checkpoint_order(&mut self, id: GroupId, waiter: W, output: &mut Output<W>) {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return output.refuse([waiter], &Failure::UnknownGroup);
+        };
+        if let Some(failure) = group.refusal() {
+            return output.refuse([waiter], &failure);
+        }
+        output.replies.push((waiter, Reply::Accepted));
+        self.want_checkpoint(id, output);
     }
 
     pub(super) fn take_checkpoint(&mut self, now: Now, done: CheckpointDone, output: &mut Output<W>) {
         let id = done.group;
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let index = done.mark.position.index;
-        group.set_digest = Some(done.set_digest);
+        let (index, digest, keys) = (done.mark.position.index, done.set_digest.digest(), done.view.pairs());
+        let header = CheckpointHeader { mark: done.mark.clone(), set_digest: done.set_digest };
+        let content = group.config.is_signed().then(|| header.content(done.view.bytes()));
+        group.set_digest = Some(header.set_digest);
         group.checkpointed = index;
-        group.last_digest = Some((index, done.digest));
+        group.last_digest = Some((index, digest));
+        group.keep_checkpoint(now, header.mark, Some(done.view));
         for waiter in std::mem::take(&mut group.checkpoint_served) {
-            output.replies.push((waiter, Reply::Checkpoint { index, digest: done.digest, keys: done.keys }));
+            output.replies.push((waiter, Reply::Checkpoint { index, digest, keys }));
         }
         output.compact.push((id, index));
         if let Some((mark, frozen)) = group.checkpoint_held.take() {
@@ -207,7 +234,7 @@ impl<W> Driver<W> {
         self.ready.insert(id);
         let kept = KEPT_ENTRIES.min(group.identity.digest_interval.entries.into());
         let keep_from = LogIndex(index.0.saturating_sub(kept)).next();
-        self.step(now, id, Input::Compact { mark: done.mark, keep_from }, output);
+        self.step(now, id, Input::Compact { mark: done.mark, content, keep_from }, output);
     }
 }
 
@@ -250,19 +277,26 @@ impl<W> Group<W> {
     fn start_or_hold_checkpoint(&mut self, mark: SnapshotMark, frozen: Frozen, output: &mut Output<W>) {
         match self.set_digest.take() {
             Some(set_digest) => {
+                if self.config.is_signed() {
+                    self.serve_with_this_checkpoint();
+                }
                 output.checkpoints.push(CheckpointJob { group: self.id, mark, frozen, set_digest });
             }
             None => self.checkpoint_held = Some((mark, frozen)),
         }
     }
 
+    fn serve_with_this_checkpoint(&mut self) {
+        self.checkpoint_due = false;
+        self.checkpoint_served = std::mem::take(&mut self.checkpoint_waiters);
+    }
+
     fn start_wanted_checkpoint(&mut self, output: &mut Output<W>) {
         let wanted = self.checkpoint_due || !self.checkpoint_waiters.is_empty();
-        let free = self.set_digest.is_some() && !self.installing;
+        let free = self.set_digest.is_some() && !self.installing && !self.config.is_signed();
         if let Some(machine) = self.machine.as_mut().filter(|_| wanted && free) {
-            self.checkpoint_due = false;
             let (mark, frozen) = (machine.mark().clone(), machine.freeze());
-            self.checkpoint_served = std::mem::take(&mut self.checkpoint_waiters);
+            self.serve_with_this_checkpoint();
             self.start_or_hold_checkpoint(mark, frozen, output);
         }
     }

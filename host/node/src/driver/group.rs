@@ -23,7 +23,7 @@ use super::backlog::Backlog;
 use super::frames::Frames;
 use super::io::{Failure, GroupStart, Output};
 use super::{ENTRIES_IN_FLIGHT_MAX, Local};
-use crate::machine::{Machine, MachineIdentity};
+use crate::machine::{CheckpointHeader, Machine, MachineIdentity};
 
 /// How long a snapshot that a peer fetches is kept after its last request.
 const SERVED_IDLE: Duration = Duration::from_secs(30);
@@ -39,10 +39,17 @@ pub(super) struct HeldMessage {
 }
 
 /// A snapshot that peers fetch piece by piece.
+#[derive(Clone)]
 pub(super) struct Served {
     pub(super) mark: SnapshotMark,
     pub(super) view: StateView,
     pub(super) used: Time,
+}
+
+impl Served {
+    fn is_idle(&self, now: Now) -> bool {
+        now.time.since(self.used) >= SERVED_IDLE
+    }
 }
 
 /// Who waits for an appended entry, item by item.
@@ -88,6 +95,8 @@ pub(super) struct Group<W> {
     pub(super) checkpoint_waiters: Vec<W>,
     /// The log holds entries of this group that only a checkpoint lets go.
     pub(super) checkpoint_due: bool,
+    /// In a group that signs: one is to be ordered, since checkpoints are taken only where the log says so.
+    pub(super) checkpoint_wanted: bool,
     /// Those whom the checkpoint under way will answer.
     pub(super) checkpoint_served: Vec<W>,
     /// A digest point that was reached while a checkpoint was under way; nothing is applied meanwhile.
@@ -97,6 +106,8 @@ pub(super) struct Group<W> {
     /// A snapshot is being made durable; nothing is applied meanwhile.
     pub(super) installing: bool,
     pub(super) served: Option<Served>,
+    /// In a group that signs: the last durable checkpoint, which is what this replica offers.
+    pub(super) checkpoint: Option<Served>,
     pub(super) backlog: Backlog,
     pub(super) deadline: Option<Time>,
     /// Members that the log proves to have lied.
@@ -145,12 +156,18 @@ impl<W> Group<W> {
     pub(super) fn start(start: GroupStart, node: NodeId, seed: u64, now: Now) -> Result<Self, StartError> {
         let machine = start.machine;
         let mark = machine.mark().clone();
+        let is_offered = mark.config.is_signed() && mark.position.index > LogIndex::ZERO;
+        let checkpoint =
+            is_offered.then(|| Served { mark: mark.clone(), view: machine.view(), used: Time(0) });
+        let header = CheckpointHeader { mark: mark.clone(), set_digest: start.set_digest.clone() };
+        let content = checkpoint.as_ref().map(|checkpoint| header.content(checkpoint.view.bytes()));
         let state = Start {
             group: machine.group(),
             node,
             seed,
             timings: start.timings,
             base: mark.clone(),
+            content,
             hard_state: start.hard_state,
             entries: start.entries,
         };
@@ -201,12 +218,14 @@ impl<W> Group<W> {
             set_digest: Some(start.set_digest),
             checkpoint_waiters: Vec::new(),
             checkpoint_due: false,
+            checkpoint_wanted: false,
             checkpoint_served: Vec::new(),
             checkpoint_held: None,
             checkpointed: mark.position.index,
             last_digest: None,
             installing: false,
             served: None,
+            checkpoint,
             backlog: Backlog::after(mark.position.index),
             deadline: None,
         })
@@ -291,11 +310,25 @@ impl<W> Group<W> {
         Some(Proposal { id, kind: EntryKind::Frames, body })
     }
 
-    /// An entry that only carries time forward.
-    pub(super) fn tick_proposal(&mut self, serial: u64) -> Proposal {
+    /// What this replica has ordered of its own accord, if anything: a digest where one is wanted, or time carried
+    /// forward when nothing else does it.
+    pub(super) fn own_item(&mut self, now: Now) -> Option<BatchItem> {
+        if !self.is_leader() {
+            return None;
+        }
+        if self.checkpoint_wanted && self.may_propose() {
+            self.checkpoint_wanted = false;
+            return Some(BatchItem::Checkpoint);
+        }
+        (self.pending.is_empty() && !self.frames.is_proposable() && self.timer_overdue(now))
+            .then_some(BatchItem::Tick)
+    }
+
+    /// An entry for which nobody waits.
+    pub(super) fn own_proposal(&mut self, serial: u64, item: BatchItem) -> Proposal {
         let id = ProposalId(serial);
         self.proposals.insert(id, Vec::new());
-        let body = Batch { items: vec![BatchItem::Tick] }.encode();
+        let body = Batch { items: vec![item] }.encode();
         Proposal { id, kind: EntryKind::Batch, body }
     }
 
@@ -309,7 +342,8 @@ impl<W> Group<W> {
             let ahead_ms = due.unix_ms().saturating_sub(now.wall.unix_ms());
             now.time.after(Duration::from_millis(ahead_ms.max(1)))
         });
-        let deadlines = [self.replica.next_deadline(), timer, self.frames.next_deadline()];
+        let forgotten = self.served.as_ref().map(|served| served.used.after(SERVED_IDLE));
+        let deadlines = [self.replica.next_deadline(), timer, self.frames.next_deadline(), forgotten];
         deadlines.into_iter().flatten().min()
     }
 
@@ -475,8 +509,16 @@ impl<W> Group<W> {
     }
 
     pub(super) fn forget_served(&mut self, now: Now) {
-        if self.served.as_ref().is_some_and(|served| now.time.since(served.used) > SERVED_IDLE) {
-            self.served = None;
+        self.served.take_if(|served| served.is_idle(now));
+    }
+
+    /// Keeps the state at a durable checkpoint for those to whom it is offered; whoever fetches the one before
+    /// goes on.
+    pub(super) fn keep_checkpoint(&mut self, now: Now, mark: SnapshotMark, view: Option<StateView>) {
+        let Some(view) = view.filter(|_| self.config.is_signed()) else { return };
+        let before = self.checkpoint.replace(Served { mark, view, used: Time(0) });
+        if let Some(before) = before.filter(|before| !before.is_idle(now)) {
+            self.served = Some(before);
         }
     }
 }

@@ -16,7 +16,7 @@ use quorate_types::{
 };
 
 use super::frames::{AdmittedFrame, RelayedFrame};
-use super::{ApplyJob, EntryEvents, VerifiedFrame};
+use super::{ApplyJob, EntryEvents, SnapshotFault, VerifiedFrame};
 use crate::machine::{CheckpointHeader, Machine, MachineIdentity, QueryAnswer, QueryJob};
 
 /// Names one flush of the node's log; grows by one with each.
@@ -92,6 +92,17 @@ pub enum DriverInput<W> {
         /// Which snapshot.
         position: Position,
     },
+    /// What a member sent as a snapshot that the driver asked for is not what it has to be.
+    SnapshotRefused {
+        /// The group.
+        group: GroupId,
+        /// Which snapshot.
+        position: Position,
+        /// Who sent it.
+        from: NodeId,
+        /// What is wrong with it.
+        fault: SnapshotFault,
+    },
     /// A peer asks for a piece of a snapshot.
     ServeSnapshot {
         /// The encoded request.
@@ -108,6 +119,13 @@ pub enum DriverInput<W> {
     },
     /// The log cannot be shortened while this group has no later checkpoint.
     CheckpointDue(GroupId),
+    /// Have all replicas of a group that signs take a checkpoint, if this one leads.
+    OrderCheckpoint {
+        /// The group.
+        group: GroupId,
+        /// Who asks.
+        waiter: W,
+    },
     /// Hand leadership over.
     TransferLeader {
         /// The group.
@@ -232,10 +250,15 @@ pub struct Output<W> {
     pub queries: Vec<(QueryJob, W)>,
     /// Run on the checkpoint store, then [`DriverInput::CheckpointDone`].
     pub checkpoints: Vec<CheckpointJob>,
-    /// Fetch, then [`DriverInput::SnapshotFetched`] or [`DriverInput::SnapshotFailed`].
+    /// Fetch, then [`DriverInput::SnapshotFetched`], [`DriverInput::SnapshotFailed`] or
+    /// [`DriverInput::SnapshotRefused`].
     pub fetches: Vec<(GroupId, SnapshotFetch)>,
-    /// Run on the checkpoint store, then [`DriverInput::SnapshotInstalled`].
+    /// Run on the checkpoint store, then [`DriverInput::SnapshotInstalled`] or [`DriverInput::SnapshotRefused`].
     pub installs: Vec<InstallJob>,
+    /// Members that sent a snapshot which is not what it has to be.
+    pub refused: Vec<(GroupId, NodeId, SnapshotFault)>,
+    /// Have the group's leader order a checkpoint: [`DriverInput::OrderCheckpoint`] there.
+    pub orders: Vec<GroupId>,
     /// Find and compile, then [`DriverInput::Component`].
     pub needs: Vec<Digest>,
     /// Groups whose status for watchers changed.
@@ -261,6 +284,8 @@ impl<W> Default for Output<W> {
             checkpoints: Vec::new(),
             fetches: Vec::new(),
             installs: Vec::new(),
+            refused: Vec::new(),
+            orders: Vec::new(),
             needs: Vec::new(),
             changed: Vec::new(),
             catalog: None,
@@ -289,8 +314,8 @@ pub struct CheckpointDone {
     pub(super) group: GroupId,
     pub(super) mark: SnapshotMark,
     pub(super) set_digest: SetDigest,
-    pub(super) digest: Digest,
-    pub(super) keys: u64,
+    /// The state as it was written.
+    pub(super) view: StateView,
 }
 
 impl CheckpointJob {
@@ -304,9 +329,8 @@ impl CheckpointJob {
         let header = CheckpointHeader { mark: self.mark.clone(), set_digest: self.set_digest.clone() };
         let changes = self.frozen.changes().map(|(space, key, value)| (stored(space), key, value.cloned()));
         store.checkpoint(self.group, &header.encode(), changes)?;
-        let digest = self.set_digest.digest();
-        let keys = self.frozen.view().pairs();
-        Ok(CheckpointDone { group: self.group, mark: self.mark, set_digest: self.set_digest, digest, keys })
+        let view = self.frozen.view().clone();
+        Ok(CheckpointDone { group: self.group, mark: self.mark, set_digest: self.set_digest, view })
     }
 }
 
@@ -314,7 +338,10 @@ impl CheckpointJob {
 #[derive(Debug)]
 pub struct InstallJob {
     pub(super) identity: MachineIdentity,
+    /// From whom it came, and what it had to be.
+    pub(super) fetch: SnapshotFetch,
     pub(super) mark: SnapshotMark,
+    /// In order, each key once.
     pub(super) pairs: Vec<(quorate_runtime::Space, Bytes, Bytes)>,
 }
 
@@ -338,23 +365,34 @@ impl InstallJob {
         self.mark.position
     }
 
+    /// From whom it came.
+    #[must_use]
+    pub fn from(&self) -> NodeId {
+        self.fetch.from
+    }
+
     /// Loads the state, computes its digest and replaces the stored checkpoint in one durable
-    /// transaction.
+    /// transaction, unless the state is another one than members vouch for: then nothing of it is kept.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] as for a checkpoint, or the reason why the snapshot cannot be read.
-    pub fn run(self, store: &Store) -> Result<Result<InstallDone, String>, StoreError> {
+    /// [`StoreError`] as for a checkpoint, or why the snapshot is refused.
+    pub fn run(self, store: &Store) -> Result<Result<InstallDone, SnapshotFault>, StoreError> {
         let mut set_digest = SetDigest::default();
+        let mut bytes = 0;
         for (space, key, value) in &self.pairs {
             set_digest.add(&space.tagged(key), value);
+            bytes += (key.len() + value.len()) as u64;
+        }
+        let header = CheckpointHeader { mark: self.mark.clone(), set_digest: set_digest.clone() };
+        if self.fetch.content.is_some_and(|content| content != header.content(bytes)) {
+            return Ok(Err(SnapshotFault::OtherContent));
         }
         let state = State::load(self.pairs.iter().cloned());
-        let machine = match Machine::load(self.identity.clone(), self.mark.clone(), state) {
+        let machine = match Machine::load(self.identity.clone(), self.mark, state) {
             Ok(machine) => machine,
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(error) => return Ok(Err(error.into())),
         };
-        let header = CheckpointHeader { mark: self.mark, set_digest: set_digest.clone() };
         let pairs = self.pairs.into_iter().map(|(space, key, value)| (stored(space), key, value));
         store.install(self.identity.group, &header.encode(), pairs)?;
         Ok(Ok(InstallDone { machine, set_digest }))

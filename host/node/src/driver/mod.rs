@@ -26,12 +26,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_consensus::{Envelope, Input, Message, Now, ReplicaRole, StartError, Status};
+use quorate_consensus::{Envelope, Input, Message, Now, ReplicaRole, StartError, Status, hotstuff};
 use quorate_crypto::Verified;
 use quorate_runtime::Component;
 use quorate_types::{
-    BootNumber, COMMANDS_PER_ENTRY_MAX, Digest, ENTRY_BYTES_MAX, GroupId, Incarnation, LogIndex, NodeId,
-    Position, Time,
+    Batch, BatchItem, BootNumber, COMMANDS_PER_ENTRY_MAX, Digest, ENTRY_BYTES_MAX, EntryKind, GroupId,
+    Incarnation, LogIndex, NodeId, Position, Time,
 };
 
 use group::{Group, HeldMessage};
@@ -47,7 +47,7 @@ pub use io::{
 pub use signed::{
     AcceptedCertificates, ClientRegister, FrameFault, Label, PayloadFault, Unverified, VerifiedFrame,
 };
-pub use snapshot::{Puller, PullerStep, SNAPSHOT_CHUNK_BYTES};
+pub use snapshot::{Puller, PullerStep, SNAPSHOT_CHUNK_BYTES, SnapshotFault};
 
 use crate::accused::Accused;
 use crate::machine::Machine;
@@ -91,12 +91,16 @@ pub struct DriverCounters {
     pub messages_stale: u64,
     /// Frames of a group that signs whose signatures nobody verified, and the other way round.
     pub messages_unverified: u64,
+    /// Proposals not looked at, because they put code in force that is not here.
+    pub proposals_unready: u64,
     /// Items refused because a group had too many waiting.
     pub items_overloaded: u64,
     /// Times that a leader was refused because it ordered other commands than those that waited here.
     pub leaders_refused: u64,
     /// Elections that a replica of this node won.
     pub elections_won: u64,
+    /// Snapshots that a member sent and that were not what they had to be.
+    pub snapshots_refused: u64,
     /// Entries applied.
     pub entries_applied: u64,
     /// Items applied.
@@ -220,14 +224,17 @@ impl<W> Driver<W> {
             DriverInput::SnapshotFetched(job) => self.take_fetched(now, *job, output),
             DriverInput::SnapshotInstalled(done) => self.take_installed(now, *done, output),
             DriverInput::SnapshotFailed { group, position } => {
-                if let Some(held) = self.groups.get_mut(&group) {
-                    held.installing = false;
-                    self.step(now, group, Input::SnapshotFailed(position), output);
-                }
+                self.take_failed(now, group, position, output);
+            }
+            DriverInput::SnapshotRefused { group, position, from, fault } => {
+                self.take_refused(now, (group, position), (from, fault), output);
             }
             DriverInput::ServeSnapshot { request, waiter } => self.take_serve(now, request, waiter, output),
             DriverInput::Checkpoint { group, waiter } => self.take_checkpoint_request(group, waiter, output),
             DriverInput::CheckpointDue(group) => self.take_checkpoint_due(group, output),
+            DriverInput::OrderCheckpoint { group, waiter } => {
+                self.take_checkpoint_order(group, waiter, output);
+            }
             DriverInput::TransferLeader { group, to, waiter } => {
                 self.take_transfer(now, group, to, waiter, output);
             }
@@ -278,7 +285,30 @@ impl<W> Driver<W> {
             self.counters.messages_unverified += 1;
             return;
         }
+        if !self.could_apply(message.value()) {
+            self.counters.proposals_unready += 1;
+            return self.step(now, label.group, Input::LeaderMissing, output);
+        }
         self.take_message(now, label, message, output);
+    }
+
+    /// Whether the code is here that a proposed block puts in force. Without it, the block is not voted for: else a
+    /// leader that lies has the group agree on code that nobody has, and wait for it for ever. A block that a quorum
+    /// voted for comes with its certificate, which shows that honest members have the code.
+    fn could_apply(&self, message: &Message) -> bool {
+        let Message::HotStuff(hotstuff::Message { body: hotstuff::Body::Proposal(proposal), .. }) = message
+        else {
+            return true;
+        };
+        if proposal.block.header().kind != EntryKind::Batch {
+            return true;
+        }
+        // What cannot be read has no meaning to anybody.
+        let batch = Batch::decode(proposal.block.body().clone()).unwrap_or_default();
+        batch.items.iter().all(|item| match item {
+            BatchItem::Activate { component, .. } => self.components.contains_key(component),
+            _ => true,
+        })
     }
 
     fn take_message(&mut self, now: Now, label: Label, message: Verified<Message>, output: &mut Output<W>) {
@@ -297,7 +327,7 @@ impl<W> Driver<W> {
         self.step(now, label.group, Input::Message(message), output);
     }
 
-    fn take_items(&mut self, id: GroupId, items: Vec<(quorate_types::BatchItem, W)>, output: &mut Output<W>) {
+    fn take_items(&mut self, id: GroupId, items: Vec<(BatchItem, W)>, output: &mut Output<W>) {
         let Some(group) = self.groups.get_mut(&id) else {
             return output.refuse(items.into_iter().map(|(_, waiter)| waiter), &Failure::UnknownGroup);
         };
@@ -363,13 +393,13 @@ impl<W> Driver<W> {
     fn propose_pending(&mut self, id: GroupId, now: Now, output: &mut Output<W>) {
         loop {
             let Some(group) = self.groups.get_mut(&id) else { return };
-            let frames_wait = group.is_leader() && group.frames.is_proposable();
-            if group.pending.is_empty() && !frames_wait && group.is_leader() && group.timer_overdue(now) {
-                let proposal = group.tick_proposal(self.serial);
+            if let Some(item) = group.own_item(now) {
+                let proposal = group.own_proposal(self.serial, item);
                 self.serial += 1;
                 self.step(now, id, Input::Propose(proposal), output);
                 return;
             }
+            let frames_wait = group.is_leader() && group.frames.is_proposable();
             if group.pending.is_empty() && !frames_wait || !group.may_propose() {
                 return;
             }

@@ -81,7 +81,7 @@ fn signed(identity: &Identity, said: &Signing, body: Body) -> Message {
 }
 
 /// Votes come with a vote for another block, and every second member is proposed another block than the rest, one of
-/// them both.
+/// them both; snapshots are offered with a false digest.
 fn spoken_twice(identity: &Identity, to: NodeId, said: &Signing) -> Vec<Message> {
     let message = Message::HotStuff(said.clone());
     let lie = match &said.body {
@@ -97,12 +97,18 @@ fn spoken_twice(identity: &Identity, to: NodeId, said: &Signing) -> Vec<Message>
             other.block = Block::new(header, Bytes::new());
             Some(Body::Proposal(Box::new(other)))
         }
+        Body::Offer(offer) => {
+            let mut other = offer.clone();
+            other.content.digest.0[0] ^= 1;
+            Some(Body::Offer(other))
+        }
         _ => None,
     };
     let Some(body) = lie else { return vec![message] };
     let is_vote = matches!(body, Body::Vote { .. });
     let other = signed(identity, said, body);
     let first_even = identity.set.members().iter().find(|member| member.node.0.is_multiple_of(2));
-    let gets_both = is_vote || first_even.is_some_and(|member| member.node == to);
+    let is_proposal = matches!(said.body, Body::Proposal(_));
+    let gets_both = is_vote || (is_proposal && first_even.is_some_and(|member| member.node == to));
     if gets_both { vec![message, other] } else { vec![other] }
 }

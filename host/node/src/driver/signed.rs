@@ -167,7 +167,13 @@ impl Unverified {
             EntryKind::Batch => {
                 let batch = Batch::decode(block.body().clone()).map_err(FrameContentError::from)?;
                 let is_of_node = |item: &BatchItem| {
-                    matches!(item, BatchItem::Activate { .. } | BatchItem::Tick | BatchItem::Evidence(_))
+                    matches!(
+                        item,
+                        BatchItem::Activate { .. }
+                            | BatchItem::Tick
+                            | BatchItem::Evidence(_)
+                            | BatchItem::Checkpoint
+                    )
                 };
                 if let Some(item) = batch.items.iter().position(|item| !is_of_node(item)) {
                     return Err(PayloadFault::Unsigned { item });

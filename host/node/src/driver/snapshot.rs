@@ -1,14 +1,18 @@
 //! Moving a snapshot from one replica to another, piece by piece, pulled by the one that needs it.
 //!
 //! Relies on a request-and-response call between nodes. Promises that every piece is checked, that
-//! pulling resumes where it stopped, and that all pieces come from one state. Knows no socket: whoever
-//! drives carries requests and responses.
+//! pulling resumes where it stopped, that all pieces come from one state, and that where a group does not
+//! believe one replica's word, nothing is kept of a state other than the one vouched for. Knows no socket:
+//! whoever drives carries requests and responses.
+//!
+//! In a group that does not sign, a snapshot is the state as it is when its first piece is asked for. In a group
+//! that signs it is the last checkpoint, which is taken where the log says so, and so equal on all replicas.
 
 use bytes::Bytes;
 use quorate_consensus::{Input, Now, SnapshotFetch, SnapshotMark};
 use quorate_runtime::Space;
 use quorate_types::codec::{DecodeError, Reader, Writer};
-use quorate_types::{GroupId, LogIndex, Position};
+use quorate_types::{GroupId, LogIndex, NodeId, Position};
 
 use super::Driver;
 use super::backlog::Backlog;
@@ -29,7 +33,7 @@ struct Request {
     group: GroupId,
     /// The snapshot must include at least this.
     at_least: Position,
-    /// The snapshot that earlier pieces came from; zero with the first request.
+    /// The snapshot that earlier pieces came from, or the only one wanted; zero for whichever there is.
     of: LogIndex,
     after: Cursor,
 }
@@ -142,6 +146,8 @@ pub struct Puller {
     fetch: SnapshotFetch,
     mark: Option<SnapshotMark>,
     pairs: Vec<(Space, Bytes, Bytes)>,
+    /// Of the keys and values so far.
+    bytes: u64,
 }
 
 /// What follows from a response.
@@ -152,23 +158,64 @@ pub enum PullerStep {
     /// All is here.
     Complete(Box<InstallJob>),
     /// The response cannot be used.
-    Fault(String),
+    Fault(SnapshotFault),
+}
+
+/// Why a snapshot that a member sent is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotFault {
+    /// A piece is not what a replica sends, or its checksum is wrong.
+    #[error("a piece of it cannot be read: {0}")]
+    Malformed(#[from] DecodeError),
+    /// Pieces came from more than one state.
+    #[error("pieces of two snapshots were mixed")]
+    Mixed,
+    /// It includes less than was offered, or, where that is fixed, something else.
+    #[error("it is at {found} and not at {wanted}")]
+    Elsewhere {
+        /// What was offered.
+        wanted: Position,
+        /// What came.
+        found: Position,
+    },
+    /// Keys do not come in order, each once: a digest of pairs says nothing of one that comes twice.
+    #[error("its pairs are not in order, each once")]
+    Disorder,
+    /// A piece before the last brings nothing.
+    #[error("a piece of it is empty and not the last")]
+    Empty,
+    /// There is more of it than enough members vouch for.
+    #[error("it holds more than the {bytes} bytes that members vouch for")]
+    TooLarge {
+        /// Of all keys and values, as vouched for.
+        bytes: u64,
+    },
+    /// Its digest is not the one that enough members vouch for.
+    #[error("it does not hold what members vouch for")]
+    OtherContent,
 }
 
 impl Puller {
     /// Starts pulling what the driver asked for.
     #[must_use]
     pub fn new(identity: MachineIdentity, fetch: SnapshotFetch) -> Box<Self> {
-        Box::new(Self { identity, fetch, mark: None, pairs: Vec::new() })
+        Box::new(Self { identity, fetch, mark: None, pairs: Vec::new(), bytes: 0 })
+    }
+
+    /// Whose snapshot it is.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        self.identity.group
     }
 
     /// The next request, the same again until it is answered.
     #[must_use]
     pub fn request(&self) -> Bytes {
+        let wanted = self.fetch.content.map_or(LogIndex::ZERO, |_| self.fetch.position.index);
         Request {
             group: self.identity.group,
             at_least: self.fetch.position,
-            of: self.mark.as_ref().map_or(LogIndex::ZERO, |mark| mark.position.index),
+            of: self.mark.as_ref().map_or(wanted, |mark| mark.position.index),
             after: self.pairs.last().map(|(space, key, _)| (*space, key.clone())),
         }
         .encode()
@@ -177,25 +224,44 @@ impl Puller {
     /// Takes the response to the last request.
     #[must_use]
     pub fn take(mut self: Box<Self>, response: Bytes) -> PullerStep {
-        let chunk = match Chunk::decode(response) {
-            Ok(chunk) => chunk,
-            Err(error) => {
-                return PullerStep::Fault(format!("a piece of the snapshot cannot be read: {error}"));
+        match Chunk::decode(response).map_err(SnapshotFault::from).and_then(|chunk| self.note(chunk)) {
+            Err(fault) => PullerStep::Fault(fault),
+            Ok(None) => PullerStep::More(self),
+            Ok(Some(mark)) => {
+                let Self { identity, fetch, pairs, .. } = *self;
+                PullerStep::Complete(Box::new(InstallJob { identity, fetch, mark, pairs }))
             }
-        };
-        if self.mark.as_ref().is_some_and(|mark| *mark != chunk.mark) {
-            return PullerStep::Fault("pieces of two snapshots were mixed".to_owned());
         }
-        if chunk.mark.position.index < self.fetch.position.index {
-            return PullerStep::Fault("the snapshot is older than the one offered".to_owned());
+    }
+
+    /// Takes a piece into account; with the last one, what the whole includes.
+    fn note(&mut self, chunk: Chunk) -> Result<Option<SnapshotMark>, SnapshotFault> {
+        let Chunk { mark, pairs, last } = chunk;
+        let (wanted, found) = (self.fetch.position, mark.position);
+        if self.mark.as_ref().is_some_and(|begun| *begun != mark) {
+            return Err(SnapshotFault::Mixed);
         }
-        self.pairs.extend(chunk.pairs);
-        if chunk.last {
-            let job = InstallJob { identity: self.identity, mark: chunk.mark, pairs: self.pairs };
-            return PullerStep::Complete(Box::new(job));
+        if found.index < wanted.index || (self.fetch.content.is_some() && found != wanted) {
+            return Err(SnapshotFault::Elsewhere { wanted, found });
         }
-        self.mark = Some(chunk.mark);
-        PullerStep::More(self)
+        if pairs.is_empty() && !last {
+            return Err(SnapshotFault::Empty);
+        }
+        for (space, key, value) in pairs {
+            if self.pairs.last().is_some_and(|(last, before, _)| (last, before) >= (&space, &key)) {
+                return Err(SnapshotFault::Disorder);
+            }
+            self.bytes += (key.len() + value.len()) as u64;
+            self.pairs.push((space, key, value));
+        }
+        if let Some(content) = self.fetch.content.filter(|content| self.bytes > content.bytes) {
+            return Err(SnapshotFault::TooLarge { bytes: content.bytes });
+        }
+        if last {
+            return Ok(Some(mark));
+        }
+        self.mark = Some(mark);
+        Ok(None)
     }
 }
 
@@ -225,22 +291,29 @@ impl<W> Driver<W> {
         if let Some(why) = group.halted.as_ref().or(group.fenced.as_ref()) {
             return Err(Failure::NoSnapshot(why.clone()));
         }
-        let usable = |served: &Served| match request.of {
-            LogIndex::ZERO => served.mark.position.index >= request.at_least.index,
-            of => served.mark.position.index == of,
-        };
-        if !group.served.as_ref().is_some_and(usable) {
-            if request.of != LogIndex::ZERO {
-                return Err(Failure::NoSnapshot("it is no longer kept; start again".to_owned()));
-            }
+        let at_least = request.at_least.index;
+        let is_enough = |served: &Served| served.mark.position.index >= at_least;
+        if request.of == LogIndex::ZERO
+            && !group.config.is_signed()
+            && !group.served.as_ref().is_some_and(is_enough)
+        {
             let machine = group.machine.as_mut().ok_or(Failure::Overloaded)?;
             let (mark, view) = machine.snapshot();
             group.served = Some(Served { mark, view, used: now.time });
         }
-        let served = group.served.as_mut().expect("it was just made or found");
-        if served.mark.position.index < request.at_least.index {
-            return Err(Failure::NoSnapshot("this replica has not applied that much yet".to_owned()));
-        }
+        let kept = [&mut group.served, &mut group.checkpoint].into_iter().flatten().find(|served| {
+            match request.of {
+                LogIndex::ZERO => is_enough(served),
+                of => served.mark.position.index == of,
+            }
+        });
+        let Some(served) = kept else {
+            let why = match request.of {
+                LogIndex::ZERO => "this replica has not applied that much yet",
+                _ => "it is no longer kept; start again",
+            };
+            return Err(Failure::NoSnapshot(why.to_owned()));
+        };
         served.used = now.time;
         let mut pairs = Vec::new();
         let mut bytes = 0;
@@ -270,6 +343,26 @@ impl<W> Driver<W> {
         }
     }
 
+    /// What a member sent is not what it has to be: nothing of it stays, and the member is told of.
+    pub(super) fn take_refused(
+        &mut self,
+        now: Now,
+        (id, position): (GroupId, Position),
+        (from, fault): (NodeId, SnapshotFault),
+        output: &mut Output<W>,
+    ) {
+        self.counters.snapshots_refused += 1;
+        output.refused.push((id, from, fault));
+        self.take_failed(now, id, position, output);
+    }
+
+    pub(super) fn take_failed(&mut self, now: Now, id: GroupId, position: Position, output: &mut Output<W>) {
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.installing = false;
+            self.step(now, id, Input::SnapshotFailed(position), output);
+        }
+    }
+
     pub(super) fn take_installed(&mut self, now: Now, done: InstallDone, output: &mut Output<W>) {
         let id = done.machine.group();
         let Some(group) = self.groups.get_mut(&id) else { return };
@@ -287,6 +380,7 @@ impl<W> Driver<W> {
         if id == GroupId::CATALOG {
             output.catalog = group.machine.as_ref().map(Machine::view);
         }
+        group.keep_checkpoint(now, mark.clone(), group.machine.as_ref().map(Machine::view));
         group.answer_confirmed(output);
         output.compact.push((id, mark.position.index));
         self.ready.insert(id);
@@ -296,6 +390,8 @@ impl<W> Driver<W> {
 
 #[cfg(test)]
 mod tests {
+    use quorate_consensus::SnapshotContent;
+
     use super::*;
 
     fn mark() -> SnapshotMark {
@@ -306,18 +402,22 @@ mod tests {
                 index: LogIndex(9),
             },
             hlc: quorate_types::HlcTimestamp(5),
-            config: crate::catalog::crash_group(&[quorate_types::NodeId(1)], Default::default()),
+            config: crate::catalog::crash_group(&[NodeId(1)], Default::default()),
         }
     }
 
     fn puller() -> Box<Puller> {
+        pulling(None)
+    }
+
+    fn pulling(content: Option<SnapshotContent>) -> Box<Puller> {
         let identity = MachineIdentity {
             cluster: quorate_types::ClusterId([0; 16]),
             group: GroupId(3),
             name: "kv".to_owned(),
             digest_interval: Default::default(),
         };
-        let fetch = SnapshotFetch { from: quorate_types::NodeId(1), position: mark().position };
+        let fetch = SnapshotFetch { from: NodeId(1), position: mark().position, content };
         Puller::new(identity, fetch)
     }
 
@@ -338,21 +438,102 @@ mod tests {
         assert_eq!(job.position(), mark().position);
     }
 
+    fn fault(puller: Box<Puller>, chunk: &Chunk) -> SnapshotFault {
+        match puller.take(chunk.encode()) {
+            PullerStep::Fault(fault) => fault,
+            other => panic!("taken: {other:?}"),
+        }
+    }
+
     #[test]
     fn damaged_mixed_and_old_pieces_are_refused() {
         let mut bytes = chunk(b"a", true).encode().to_vec();
         let end = bytes.len() - 1;
         bytes[end] ^= 1;
-        assert!(matches!(puller().take(Bytes::from(bytes)), PullerStep::Fault(_)));
+        let malformed =
+            |bytes| matches!(puller().take(bytes), PullerStep::Fault(SnapshotFault::Malformed(_)));
+        assert!(malformed(Bytes::from(bytes)));
+        assert!(malformed(Bytes::from_static(b"garbage")));
         let PullerStep::More(begun) = puller().take(chunk(b"a", false).encode()) else {
             panic!("not the end")
         };
         let mut other = chunk(b"b", true);
         other.mark.position.index = LogIndex(10);
-        assert!(matches!(begun.take(other.encode()), PullerStep::Fault(_)));
+        assert_eq!(fault(begun, &other), SnapshotFault::Mixed);
         let mut old = chunk(b"a", true);
         old.mark.position.index = LogIndex(8);
-        assert!(matches!(puller().take(old.encode()), PullerStep::Fault(_)));
-        assert!(matches!(puller().take(Bytes::from_static(b"garbage")), PullerStep::Fault(_)));
+        assert!(matches!(fault(puller(), &old), SnapshotFault::Elsewhere { .. }));
+    }
+
+    /// What could go wrong: a pair sent 65,536 times adds nothing to the digest of all pairs, and a value sent
+    /// twice is loaded as the later one.
+    #[test]
+    fn pairs_that_come_twice_or_out_of_order_are_refused_and_so_are_pieces_of_nothing() {
+        for (first, second) in [(&b"a"[..], &b"a"[..]), (b"b", b"a")] {
+            let pair = |key| (Space::User, Bytes::from_static(key), Bytes::from_static(b"v"));
+            let within = Chunk { mark: mark(), pairs: vec![pair(first), pair(second)], last: true };
+            assert_eq!(fault(puller(), &within), SnapshotFault::Disorder);
+            let PullerStep::More(begun) = puller().take(chunk(first, false).encode()) else {
+                panic!("not the end")
+            };
+            assert_eq!(fault(begun, &chunk(second, true)), SnapshotFault::Disorder, "in another piece");
+        }
+        let nothing = Chunk { mark: mark(), pairs: Vec::new(), last: false };
+        assert_eq!(fault(puller(), &nothing), SnapshotFault::Empty);
+    }
+
+    #[test]
+    fn what_members_vouch_for_is_taken_at_its_place_and_in_its_size_alone() {
+        let content = |bytes| Some(SnapshotContent { digest: quorate_types::Digest([1; 32]), bytes });
+        let request = Request::decode(pulling(content(2)).request());
+        assert!(matches!(request, Ok(Request { of: LogIndex(9), .. })), "no other one is asked for");
+        assert!(matches!(pulling(content(2)).take(chunk(b"a", true).encode()), PullerStep::Complete(_)));
+        let one_byte_more = fault(pulling(content(1)), &chunk(b"a", false));
+        assert_eq!(one_byte_more, SnapshotFault::TooLarge { bytes: 1 });
+        let mut later = chunk(b"a", true);
+        later.mark.position.index = LogIndex(10);
+        assert!(matches!(fault(pulling(content(2)), &later), SnapshotFault::Elsewhere { .. }));
+        assert!(
+            matches!(puller().take(later.encode()), PullerStep::Complete(_)),
+            "where one member is believed"
+        );
+    }
+
+    #[test]
+    fn a_snapshot_is_installed_only_if_all_of_it_is_what_members_vouch_for() {
+        let identity = quorate_storage::Identity {
+            cluster: quorate_types::ClusterId([0; 16]),
+            node: NodeId(1),
+            incarnation: quorate_types::Incarnation(1),
+        };
+        let store = quorate_storage::Store::open_on(&quorate_storage::SimDisk::new(), "state", &identity);
+        let store = store.expect("a new disk");
+        let install = |content, mark, value: &'static [u8]| {
+            let pair = (Space::User, Bytes::from_static(b"a"), Bytes::from_static(value));
+            let PullerStep::Complete(job) =
+                pulling(content).take(Chunk { mark, pairs: vec![pair], last: true }.encode())
+            else {
+                panic!("the end")
+            };
+            job.run(&store).expect("the disk works").map(|done| done.set_digest)
+        };
+        let set_digest = install(None, mark(), b"v").expect("one member is believed");
+        let header = crate::machine::CheckpointHeader { mark: mark(), set_digest };
+        let content = Some(header.content(2));
+        assert_eq!(install(content, mark(), b"w"), Err(SnapshotFault::OtherContent), "a value");
+        let mut another_stamp = mark();
+        another_stamp.hlc.0 += 1;
+        assert_eq!(install(content, another_stamp, b"v"), Err(SnapshotFault::OtherContent), "a stamp");
+        let mut another_member = mark();
+        another_member.config.members[0].priority += 1;
+        assert_eq!(
+            install(content, another_member, b"v"),
+            Err(SnapshotFault::OtherContent),
+            "a configuration"
+        );
+        assert_eq!(install(content, mark(), b""), Err(SnapshotFault::OtherContent), "less of it");
+        let kept = store.load(GroupId(3)).expect("the disk works").expect("the first one");
+        assert_eq!(kept.pairs[0].2, "v", "nothing of the refused ones stays");
+        assert_eq!(install(content, mark(), b"v"), Ok(header.set_digest.clone()));
     }
 }

@@ -5,18 +5,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_transport::RequestError;
 use quorate_types::{BatchItem, BootNumber, GroupId, LogIndex, NodeId, Outcome, Rejection};
 use tokio::sync::oneshot;
 
-use super::{Inner, ORDER_TIMEOUT, OrderError, PEER_TIMEOUT, RETRY_PAUSE};
+use super::{
+    CHECKPOINT_TIMEOUT, Inner, ORDER_TIMEOUT, OrderError, PEER_TIMEOUT, PULL_BYTES_PER_SECOND_MIN,
+    PULL_PATIENCE, RETRY_PAUSE,
+};
 use crate::catalog::{self, CatalogCommand};
-use crate::driver::{DriverInput, Failure, Puller, PullerStep, Reply};
+use crate::driver::{DriverInput, Failure, InstallJob, Puller, PullerStep, Reply, SnapshotFault};
 use crate::remote::{PeerCall, PeerRequest, ReplicaReport};
-use crate::shard::{ShardInput, ShardSender};
+use crate::shard::{ShardInput, Waiter};
 
 impl Inner {
     /// Orders one item at the local replica, which must lead.
@@ -140,6 +143,8 @@ impl Inner {
                 self.prepare(digest).await.map(|_| Bytes::new()).map_err(OrderError::Peer)
             }
             PeerCall::Activate { group, component, parameters } => {
+                // Where members sign, nobody votes for code that is not there yet.
+                self.prepare(component).await.map_err(OrderError::Peer)?;
                 let item = BatchItem::Activate { component, parameters: Bytes::from(parameters) };
                 self.order_here(group, item).await.map(|(_, index)| catalog::to_cbor(&index.0))
             }
@@ -154,12 +159,20 @@ impl Inner {
                 Ok(catalog::to_cbor(&ReplicaReport::from(report)))
             }
             PeerCall::Checkpoint(group) => {
-                match self.shard(group).ask(|waiter| DriverInput::Checkpoint { group, waiter }).await? {
+                let asked = self.shard(group).ask(|waiter| DriverInput::Checkpoint { group, waiter });
+                let Ok(taken) = tokio::time::timeout(CHECKPOINT_TIMEOUT, asked).await else {
+                    return Err(OrderError::Peer("no checkpoint was ordered in time".to_owned()));
+                };
+                match taken? {
                     Reply::Checkpoint { index, digest, keys } => {
                         Ok(catalog::to_cbor(&(index.0, digest, keys)))
                     }
                     other => Err(OrderError::Peer(format!("the replica answered {other:?}"))),
                 }
+            }
+            PeerCall::OrderCheckpoint(group) => {
+                self.shard(group).ask(|waiter| DriverInput::OrderCheckpoint { group, waiter }).await?;
+                Ok(Bytes::new())
             }
             PeerCall::Transfer { group, to } => {
                 self.shard(group).ask(|waiter| DriverInput::TransferLeader { group, to, waiter }).await?;
@@ -260,7 +273,37 @@ impl Inner {
         }
     }
 
-    pub(super) async fn pull(&self, shard: ShardSender, mut puller: Box<Puller>, from: NodeId) -> Option<()> {
+    /// Pulls a snapshot; what became of it.
+    pub(super) async fn pull(
+        &self,
+        puller: Box<Puller>,
+        fetch: quorate_consensus::SnapshotFetch,
+    ) -> DriverInput<Waiter> {
+        let (group, position, from) = (puller.group(), fetch.position, fetch.from);
+        let pieces = self.pull_pieces(puller, from);
+        let ended = match fetch.content {
+            None => pieces.await,
+            // A member that lies may send as slowly as it likes.
+            Some(content) => {
+                let patience = PULL_PATIENCE + Duration::from_secs(content.bytes / PULL_BYTES_PER_SECOND_MIN);
+                tokio::time::timeout(patience, pieces).await.unwrap_or_else(|_| {
+                    tracing::warn!(%group, %from, ?patience, "a snapshot takes too long");
+                    None
+                })
+            }
+        };
+        match ended {
+            Some(Ok(job)) => DriverInput::SnapshotFetched(job),
+            Some(Err(fault)) => DriverInput::SnapshotRefused { group, position, from, fault },
+            None => DriverInput::SnapshotFailed { group, position },
+        }
+    }
+
+    async fn pull_pieces(
+        &self,
+        mut puller: Box<Puller>,
+        from: NodeId,
+    ) -> Option<Result<Box<InstallJob>, SnapshotFault>> {
         /// How often one piece is asked for before the pull is given up.
         const ATTEMPTS: u32 = 20;
         let mut attempts = 0;
@@ -272,14 +315,8 @@ impl Inner {
                         puller = next;
                         attempts = 0;
                     }
-                    PullerStep::Complete(job) => {
-                        shard.complete(DriverInput::SnapshotFetched(job));
-                        return Some(());
-                    }
-                    PullerStep::Fault(why) => {
-                        tracing::warn!(%from, why, "a snapshot cannot be fetched");
-                        return None;
-                    }
+                    PullerStep::Complete(job) => return Some(Ok(job)),
+                    PullerStep::Fault(fault) => return Some(Err(fault)),
                 },
                 Err(error)
                     if attempts < ATTEMPTS

@@ -8,7 +8,7 @@ mod calls;
 mod components;
 mod lies;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,9 +32,10 @@ use crate::clock::Clock;
 use crate::config::{ConfigError, NodeConfig};
 use crate::driver::{
     Driver, DriverInput, EntryEvents, Failure, GroupReport, GroupStart, Local, Puller, RelayedFrame,
+    SnapshotFault,
 };
 use crate::machine::{DigestInterval, MachineIdentity};
-use crate::remote::PeerRequest;
+use crate::remote::{PeerCall, PeerRequest};
 use crate::shard::{Shard, ShardInput, ShardSender, Surroundings};
 use crate::signatures::Signatures;
 use crate::workers::{DiskFailure, LogWork, StoreWork, Worker, start_log, start_store};
@@ -43,6 +44,13 @@ use crate::workers::{DiskFailure, LogWork, StoreWork, Worker, start_log, start_s
 const PEER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a node tries to have something ordered before it gives up.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a checkpoint may take that someone asked for.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long fetching a snapshot may take where the next member would be asked otherwise, beside the time that its
+/// size allows at [`PULL_BYTES_PER_SECOND_MIN`].
+const PULL_PATIENCE: Duration = Duration::from_secs(30);
+/// Less than any network between nodes carries.
+const PULL_BYTES_PER_SECOND_MIN: u64 = 1 << 20;
 /// The pause between two attempts of the node's own.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Events and status changes kept for a watcher that lags.
@@ -83,7 +91,7 @@ pub enum NodeError {
     Randomness(#[from] getrandom::Error),
     /// Signatures cannot be verified here.
     #[error(transparent)]
-    Votes(#[from] quorate_votes::ServiceError),
+    Votes(#[from] crate::signatures::StartError),
     /// A group signs, and this node cannot.
     #[error("group {group} cannot be run here: {why}")]
     CannotSign {
@@ -165,6 +173,8 @@ pub struct Inner {
     /// Evidence that the log of its group does not hold yet.
     evidence: Mutex<BTreeMap<(GroupId, Digest), hotstuff::Evidence>>,
     ordering_evidence: AtomicBool,
+    /// Groups whose leader is being asked to order a checkpoint.
+    ordering_checkpoints: Mutex<BTreeSet<GroupId>>,
     failure: watch::Sender<Option<DiskFailure>>,
     runtime: tokio::runtime::Handle,
     weak: std::sync::Weak<Inner>,
@@ -234,7 +244,8 @@ impl Node {
         let log = start_log(wal, config.node.data.clone(), on_held, on_failure.clone())?;
         let store_worker = start_store(Arc::clone(&store), config.node.data.clone(), on_failure)?;
         let clients = Clients::new(cluster, tls.clone());
-        let signatures = Signatures::start(config.vote_threads(), clock, shards.clone(), clients)?;
+        let cards = &config.votes.cards.0;
+        let signatures = Signatures::start(config.vote_threads(), cards, clock, shards.clone(), clients)?;
         let key = consensus_key(&config.node.consensus_key)?;
         let seed = getrandom::u64()?;
         let inner = Arc::new_cyclic(|weak| Inner {
@@ -260,6 +271,7 @@ impl Node {
             store_work: store_worker.sender(),
             evidence: Mutex::default(),
             ordering_evidence: AtomicBool::new(false),
+            ordering_checkpoints: Mutex::default(),
             failure,
             runtime: tokio::runtime::Handle::current(),
             weak: weak.clone(),
@@ -632,10 +644,26 @@ impl Surroundings for Inner {
         self.runtime.spawn(async move {
             let group = identity.group;
             tracing::info!(%group, from = %fetch.from, position = %fetch.position, "fetching a snapshot");
-            let puller = Puller::new(identity, fetch);
-            if inner.pull(shard.clone(), puller, fetch.from).await.is_none() {
-                shard.complete(DriverInput::SnapshotFailed { group, position: fetch.position });
+            let ended = inner.pull(Puller::new(identity, fetch), fetch).await;
+            shard.complete(ended);
+        });
+    }
+
+    fn refused(&self, group: GroupId, from: NodeId, fault: SnapshotFault) {
+        tracing::warn!(%group, %from, %fault, "a snapshot was refused");
+        self.signatures.refuse_snapshot(from);
+    }
+
+    fn order_checkpoint(&self, group: GroupId) {
+        let inner = self.weak.upgrade().expect("the shard holds the node");
+        if !locked(&self.ordering_checkpoints).insert(group) {
+            return;
+        }
+        self.runtime.spawn(async move {
+            if let Err(error) = inner.at_leader(group, PeerCall::OrderCheckpoint(group)).await {
+                tracing::warn!(%group, %error, "a checkpoint could not be ordered yet");
             }
+            locked(&inner.ordering_checkpoints).remove(&group);
         });
     }
 

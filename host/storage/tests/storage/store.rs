@@ -94,6 +94,31 @@ fn components_and_facts_are_kept_until_removed() {
     assert_eq!(store.raise_boot().unwrap(), BootNumber(1));
 }
 
+/// What could go wrong: the proof of a lie is forgotten with the process that found it, or comes back under the name
+/// of another group.
+#[test]
+fn evidence_is_kept_once_by_group_and_digest_and_survives_a_restart() {
+    let disk = SimDisk::new();
+    let store = open(&disk).unwrap();
+    assert_eq!(store.evidence().unwrap(), [], "none was kept yet");
+    let (one, two) = (Digest([1; 32]), Digest([2; 32]));
+    store.put_evidence(GroupId(7), one, b"two votes").unwrap();
+    store.put_evidence(GroupId(3), two, b"two blocks").unwrap();
+    store.put_evidence(GroupId(3), one, b"two timeouts").unwrap();
+    store.put_evidence(GroupId(7), one, b"two votes").unwrap();
+    let kept = [(3, "two timeouts"), (3, "two blocks"), (7, "two votes")];
+    let kept = kept.map(|(group, text)| (GroupId(group), bytes(text)));
+    assert_eq!(store.evidence().unwrap(), kept);
+    drop(store);
+    disk.crash(1);
+    assert_eq!(open(&disk).unwrap().evidence().unwrap(), kept, "what was put is durable");
+    corrupt(&disk, b"two blocks");
+    match open(&disk).unwrap().evidence().unwrap_err() {
+        StoreError::Damaged { what, .. } => assert!(what.contains("evidence of group"), "{what}"),
+        other => panic!("{other}"),
+    }
+}
+
 #[test]
 fn the_database_of_another_owner_is_refused() {
     let disk = SimDisk::new();

@@ -218,6 +218,12 @@ impl Device {
         &self.name
     }
 
+    /// Which card it is, from 0.
+    #[must_use]
+    pub fn ordinal(&self) -> usize {
+        self.config.ordinal
+    }
+
     /// The most votes of one batch.
     #[must_use]
     pub fn batch_max(&self) -> usize {

@@ -9,7 +9,7 @@ mod device;
 mod slots;
 mod source;
 
-pub use cards::{Cards, Choice};
+pub use cards::{CardError, Cards, Choice};
 pub(crate) use device::LANES;
 pub use device::{Device, DeviceConfig, DeviceError, Vote};
 pub use source::{Binary, built, compile_ptx, flattened_source};

@@ -218,8 +218,16 @@ fn false_reports_of_the_own_node_fence() {
     let faults = [
         Input::Persisted(Token(99)),
         Input::Applied(LogIndex(2)),
-        Input::Compact { mark: mark(at(1, 2), HlcTimestamp(1), &three().config), keep_from: LogIndex(1) },
-        Input::Compact { mark: mark(at(9, 1), HlcTimestamp(1), &three().config), keep_from: LogIndex(1) },
+        Input::Compact {
+            mark: mark(at(1, 2), HlcTimestamp(1), &three().config),
+            content: None,
+            keep_from: LogIndex(1),
+        },
+        Input::Compact {
+            mark: mark(at(9, 1), HlcTimestamp(1), &three().config),
+            content: None,
+            keep_from: LogIndex(1),
+        },
         Input::SnapshotInstalled(mark(at(1, 9), HlcTimestamp(1), &three().config)),
     ];
     for fault in faults {
@@ -260,6 +268,7 @@ fn a_log_with_a_gap_or_of_a_later_term_does_not_start() {
             seed: 1,
             timings: crate::Timings::default(),
             base: base.clone(),
+            content: None,
             hard_state: hard_state.then(|| hard.encode()),
             entries,
         };

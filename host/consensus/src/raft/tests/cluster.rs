@@ -184,6 +184,7 @@ impl Cluster {
             seed,
             timings: TIMINGS,
             base: node.disk.mark.clone(),
+            content: None,
             hard_state: node.disk.hard_state.clone(),
             entries: node.disk.entries.clone(),
         };
@@ -275,7 +276,7 @@ impl Cluster {
         let mark = mark(last.position, last.hlc, &config);
         node.disk.state = state;
         node.disk.mark = mark.clone();
-        let effects = self.step(id, Input::Compact { mark, keep_from });
+        let effects = self.step(id, Input::Compact { mark, content: None, keep_from });
         let node = self.nodes.get_mut(&id).unwrap();
         let kept = keep_from.min(index.next());
         // The log takes its work in order: nothing is released before what was asked for earlier.
