@@ -23,6 +23,11 @@ pub fn test(workspace: &Workspace) -> Result<()> {
     })?;
     wasm::build_components(workspace, Profile::Dev, wasm::COMPONENTS)?;
     workspace.step("tests", || run_tests(workspace))?;
+    workspace.build_planted(Profile::Dev)?;
+    workspace.step("tests with a node that lies", || {
+        let lies = ["--package", "quorate-it", "--features", "planted", "--test", "lies"];
+        run(workspace.cargo("test").args(lies))
+    })?;
     workspace.step("tests in documents", || run(workspace.cargo("test").args(["--workspace", "--doc"])))?;
     workspace.step("documents", || {
         let mut doc = workspace.cargo("doc");

@@ -44,6 +44,20 @@ pub fn binary() -> PathBuf {
     binary
 }
 
+/// The binary of this profile whose node lies when told to.
+///
+/// # Panics
+///
+/// If it was not built.
+#[cfg(feature = "planted")]
+#[must_use]
+pub fn planted_binary() -> PathBuf {
+    let binary = profile_directory().join("quorate-planted");
+    let build = "cargo build --package quorate --features planted --bin quorate-planted";
+    assert!(binary.is_file(), "{} is not built: run `{build}`", binary.display());
+    binary
+}
+
 /// The component of an example, built at its first use.
 ///
 /// # Panics
@@ -176,6 +190,20 @@ impl TestCluster {
         let directory = TempDir::new().context("no temporary directory")?;
         let plan = ClusterPlan::create(directory.path(), nodes)?;
         let processes = ProcessCluster::start(plan, binary()).await?;
+        Ok(Self { processes, directory })
+    }
+
+    /// Starts a cluster of as many nodes, of which one lies once it is told to.
+    ///
+    /// # Errors
+    ///
+    /// As [`TestCluster::start`].
+    #[cfg(feature = "planted")]
+    pub async fn start_with_liar(nodes: u64, liar: u64) -> Result<Self> {
+        let directory = TempDir::new().context("no temporary directory")?;
+        let plan = ClusterPlan::create(directory.path(), nodes)?;
+        let liar = quorate_cli::cluster::Liar { node: liar, file: directory.path().join("lie") };
+        let processes = ProcessCluster::start_with(plan, planted_binary(), Some(liar)).await?;
         Ok(Self { processes, directory })
     }
 
