@@ -101,19 +101,17 @@ impl Chain {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use quorate_types::{EntryKind, Epoch, HlcTimestamp, Term};
 
     use super::*;
 
-    fn entry(term: u64, index: u64, body: &'static str) -> Entry {
-        Entry {
-            position: Position { epoch: Epoch(1), term: Term(term), index: LogIndex(index) },
-            hlc: HlcTimestamp(index),
-            kind: EntryKind::Batch,
-            body: bytes::Bytes::from_static(body.as_bytes()),
-        }
+    /// Of the first epoch; empty if it has no body.
+    pub(crate) fn entry(term: u64, index: u64, body: &'static str) -> Entry {
+        let position = Position { epoch: Epoch(1), term: Term(term), index: LogIndex(index) };
+        let kind = if body.is_empty() { EntryKind::Empty } else { EntryKind::Batch };
+        Entry { position, hlc: HlcTimestamp(index), kind, body: bytes::Bytes::from_static(body.as_bytes()) }
     }
 
     #[test]

@@ -318,18 +318,13 @@ fn put(hard_state: &mut Option<Bytes>, log: &mut Chain, written: &Written) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use quorate_types::codec::Writer;
-    use quorate_types::{EntryKind, Epoch, HlcTimestamp, Position};
 
     use super::*;
+    use crate::chain;
     use crate::violation::Invariant;
 
     fn entry(term: u64, index: u64) -> Entry {
-        Entry {
-            position: Position { epoch: Epoch(1), term: Term(term), index: LogIndex(index) },
-            hlc: HlcTimestamp(index),
-            kind: EntryKind::Batch,
-            body: Bytes::from_static(b"x"),
-        }
+        chain::tests::entry(term, index, "x")
     }
 
     fn ballot(term: u64, vote: u64) -> Bytes {

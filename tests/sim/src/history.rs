@@ -1,24 +1,16 @@
 //! The invariants over the logs of one group, checked as the logs grow.
 //!
 //! Relies on [`Chain`] for what a log is. Promises that a broken invariant is reported at the first
-//! event that shows it. Does not know how replicas reach their decisions, only what they log, commit,
-//! lead and compute.
+//! event that shows it. Does not know how replicas reach their decisions, only what they log, commit
+//! and lead.
 
 use std::collections::BTreeMap;
 
-use quorate_types::{Digest, Entry, LogIndex, NodeId, Term};
+use quorate_types::{Entry, LogIndex, NodeId, Position, Term};
 
 use crate::chain::{Chain, Link};
+use crate::committed::Committed;
 use crate::violation::{Checked, hold};
-
-/// An entry that some replica saw committed.
-#[derive(Clone, Copy, Debug)]
-struct CommittedEntry {
-    /// Its place in the history.
-    link: Link,
-    /// The term of the replica that saw it first: it was committed in that term or before.
-    seen_in: Term,
-}
 
 /// An entry that some replica logged.
 #[derive(Debug)]
@@ -36,9 +28,9 @@ pub struct GroupHistory {
     leaders: BTreeMap<Term, NodeId>,
     /// Every entry that any replica ever logged.
     known: BTreeMap<(LogIndex, Term), Known>,
-    /// From index 1 on.
-    committed: Vec<CommittedEntry>,
-    digests: BTreeMap<LogIndex, (Digest, NodeId)>,
+    committed: Committed,
+    /// Of each committed entry the term of the replica that saw it first: it was committed in that term or before.
+    seen_in: Vec<Term>,
 }
 
 impl GroupHistory {
@@ -49,15 +41,15 @@ impl GroupHistory {
             quorum,
             leaders: BTreeMap::new(),
             known: BTreeMap::new(),
-            committed: Vec::new(),
-            digests: BTreeMap::new(),
+            committed: Committed::default(),
+            seen_in: Vec::new(),
         }
     }
 
     /// The last committed index.
     #[must_use]
     pub fn commit(&self) -> LogIndex {
-        LogIndex(self.committed.len() as u64)
+        self.committed.last_index()
     }
 
     /// The leader of a term, if there was one.
@@ -141,16 +133,17 @@ impl GroupHistory {
         let leader = *self.leaders.entry(term).or_insert(node);
         hold!(leader == node, ElectionSafety, "nodes {leader} and {node} both lead term {term}");
         // An entry first seen committed in a later term may have been committed after this election.
-        for committed in self.committed.iter().rev().filter(|committed| committed.seen_in < term) {
-            let index = committed.link.position.index;
+        let seen = self.committed.links().iter().zip(&self.seen_in).rev();
+        for (committed, _) in seen.filter(|(_, seen_in)| **seen_in < term) {
+            let index = committed.position.index;
             if index <= log.base().position.index {
                 break;
             }
             hold!(
-                log.at(index) == Some(committed.link),
+                log.at(index) == Some(*committed),
                 LeaderCompleteness,
                 "node {node} leads term {term} without the committed entry {}; its log goes from {} to {}",
-                committed.link.position,
+                committed.position,
                 log.base().position,
                 log.last().position
             );
@@ -168,36 +161,17 @@ impl GroupHistory {
         &mut self,
         node: NodeId,
         term: Term,
-        (from, to): (LogIndex, LogIndex),
+        range: (LogIndex, LogIndex),
         log: &Chain,
         durable: impl Iterator<Item = (NodeId, &'a Chain)> + Clone,
     ) -> Checked<Vec<Entry>> {
         let mut fresh = Vec::new();
-        for index in (from.0 + 1..=to.0).map(LogIndex) {
-            let Some(link) = log.at(index) else {
-                // A snapshot covers it, which only a replica that had applied it could give.
-                hold!(
-                    index <= log.base().position.index && index <= self.commit(),
-                    StateMachineSafety,
-                    "node {node} commits index {index} that is not in its log, which ends at {}",
-                    log.last().position
-                );
-                continue;
-            };
-            if index > self.commit() {
-                let entry = self.known.get(&(index, link.position.term)).map(|known| known.entry.clone());
-                hold!(entry.is_some(), StateMachineSafety, "node {node} commits {index} that nobody logged");
-                fresh.extend(entry);
-                self.committed.push(CommittedEntry { link, seen_in: term });
-            }
-            let first = self.committed[index.0 as usize - 1].link;
-            hold!(
-                first == link,
-                StateMachineSafety,
-                "node {node} commits {} where {} was committed before, or after a different history",
-                link.position,
-                first.position
-            );
+        for link in self.committed.commits(node, range, log)? {
+            self.seen_in.push(term);
+            let Position { term, index, .. } = link.position;
+            let entry = self.entry(index, term).cloned();
+            hold!(entry.is_some(), StateMachineSafety, "node {node} commits {index} that nobody logged");
+            fresh.extend(entry);
         }
         if !fresh.is_empty() {
             self.cannot_be_lost(durable)?;
@@ -208,7 +182,7 @@ impl GroupHistory {
     /// No replica that lacks the last committed entry may be electable: fewer than a quorum of voters
     /// may hold a log that is not more up to date than its own (Ongaro thesis §3.6.1).
     fn cannot_be_lost<'a>(&self, durable: impl Iterator<Item = (NodeId, &'a Chain)> + Clone) -> Checked {
-        let Some(committed) = self.committed.last().map(|committed| committed.link) else { return Ok(()) };
+        let Some(committed) = self.committed.links().last().copied() else { return Ok(()) };
         let rank =
             |log: &Chain| (log.last().position.epoch, log.last().position.term, log.last().position.index);
         for (candidate, log) in durable.clone() {
@@ -228,46 +202,16 @@ impl GroupHistory {
         }
         Ok(())
     }
-
-    /// A replica computed the digest of its state; `true` if there was another to compare it with.
-    ///
-    /// # Errors
-    ///
-    /// A violation of equal digests.
-    pub fn digest(&mut self, node: NodeId, index: LogIndex, digest: Digest) -> Checked<bool> {
-        let Some((first, other)) = self.digests.get(&index).copied() else {
-            self.digests.insert(index, (digest, node));
-            return Ok(false);
-        };
-        hold!(
-            first == digest,
-            EqualDigests,
-            "at index {index} node {node} has digest {} and node {other} has {}",
-            digest.short(),
-            first.short()
-        );
-        Ok(other != node)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use quorate_types::{EntryKind, Epoch, HlcTimestamp, Position};
-
     use super::*;
+    use crate::chain::tests::entry;
     use crate::violation::Invariant;
 
     const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
-
-    fn entry(term: u64, index: u64, body: &'static str) -> Entry {
-        Entry {
-            position: Position { epoch: Epoch(1), term: Term(term), index: LogIndex(index) },
-            hlc: HlcTimestamp(index),
-            kind: EntryKind::Batch,
-            body: bytes::Bytes::from_static(body.as_bytes()),
-        }
-    }
 
     /// Three replicas whose logs are all durable at once.
     struct Cluster {
@@ -379,15 +323,5 @@ mod tests {
         cluster.log(1, &[entry(2, 1, "a")]).unwrap();
         cluster.log(2, &[entry(3, 1, "b")]).unwrap();
         assert_eq!(broken(cluster.commit(0, 4, 1)), Invariant::CommitIsSafe);
-    }
-
-    #[test]
-    fn different_digests_at_one_index_are_found() {
-        let mut history = GroupHistory::new(2);
-        let (one, other) = (Digest([1; 32]), Digest([2; 32]));
-        assert_eq!(history.digest(NODES[0], LogIndex(8), one), Ok(false));
-        assert_eq!(history.digest(NODES[1], LogIndex(8), one), Ok(true));
-        assert_eq!(broken(history.digest(NODES[2], LogIndex(8), other)), Invariant::EqualDigests);
-        assert_eq!(history.digest(NODES[2], LogIndex(9), other), Ok(false));
     }
 }

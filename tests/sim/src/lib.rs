@@ -14,7 +14,8 @@
 //! | `signing`, `notary`, `liar`, `lore`, `forgery` | keys, signatures, and members that lie |
 //! | `world`, `event`, `carry`, `disks`, `pulls`, `mishaps` | one run |
 //! | `observer`, `model`, `violation` | what must hold |
-//! | `raft_logs`, `history`, `agreement`, `pledges`, `chain`, `durable` | what must hold of logs, disks and promises |
+//! | `replicas`, `committed`, `chain`, `durable` | what is known of a group's logs and disks |
+//! | `raft_logs`, `history`, `agreement`, `pledges` | what must hold of them under each protocol |
 //! | `twins`, `sizes` | replicas alone: two of them with one key, and many of them |
 //! | `planted` | bugs on purpose |
 //! | `campaign`, `report`, `statistics`, `component` | many runs and what they gave |
@@ -25,6 +26,7 @@ mod carry;
 mod chain;
 mod client;
 mod clock;
+mod committed;
 mod component;
 mod describe;
 mod director;
@@ -48,6 +50,7 @@ mod pulls;
 mod queue;
 mod raft_logs;
 mod random;
+mod replicas;
 mod report;
 #[cfg(test)]
 mod scene;

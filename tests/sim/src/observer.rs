@@ -8,42 +8,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_consensus::{Envelope, Message, ReplicaRole};
+use quorate_consensus::{Envelope, ReplicaRole};
 use quorate_crypto::ValidatorSet;
 use quorate_node::driver::GroupReport;
 use quorate_storage::GroupAppend;
 use quorate_types::{EpochConfig, GroupId, LogIndex, NodeId, Outcome, Position, Sequence, SessionId};
 
-use crate::agreement::{Agreement, Stand};
+use crate::agreement::Agreement;
 use crate::client::Floor;
 use crate::durable::FoundLog;
 use crate::model::ReferenceModel;
 use crate::node::{Found, Record};
 use crate::raft_logs::RaftLogs;
+use crate::replicas::{Logs, Stand, Standing};
 use crate::statistics::Statistics;
 use crate::violation::{Checked, hold};
-
-/// Runs the same method of whichever protocol's logs.
-macro_rules! of_logs {
-    ($watch:expr, $logs:ident => $call:expr) => {
-        match &mut $watch.logs {
-            Logs::Raft($logs) => $call,
-            Logs::HotStuff($logs) => $call,
-        }
-    };
-}
-
-/// The logs of a group, judged by its protocol's promises.
-#[derive(Debug)]
-enum Logs {
-    Raft(Box<RaftLogs>),
-    HotStuff(Box<Agreement>),
-}
 
 /// What is known of one group.
 #[derive(Debug)]
 struct GroupWatch {
-    logs: Logs,
+    logs: Box<dyn Logs>,
     model: ReferenceModel,
     /// Acknowledged to their clients.
     acknowledged: BTreeMap<(SessionId, Sequence), LogIndex>,
@@ -51,19 +35,12 @@ struct GroupWatch {
 }
 
 impl GroupWatch {
-    fn new(logs: Logs) -> Self {
+    fn new(logs: impl Logs + 'static) -> Self {
         Self {
-            logs,
+            logs: Box::new(logs),
             model: ReferenceModel::default(),
             acknowledged: BTreeMap::new(),
             floor: Floor::default(),
-        }
-    }
-
-    fn commit(&self) -> LogIndex {
-        match &self.logs {
-            Logs::Raft(logs) => logs.commit(),
-            Logs::HotStuff(logs) => logs.commit(),
         }
     }
 }
@@ -91,7 +68,7 @@ impl Observer {
     /// An observer of Raft groups whose replicas run on the nodes given.
     #[must_use]
     pub fn new(groups: &[GroupId], nodes: &[NodeId], first_leader: NodeId) -> Self {
-        let watch = || GroupWatch::new(Logs::Raft(Box::new(RaftLogs::new(nodes, first_leader))));
+        let watch = || GroupWatch::new(RaftLogs::new(nodes, first_leader));
         let groups = groups.iter().map(|group| (*group, watch())).collect();
         Self { groups, liars: BTreeSet::new(), statistics: Statistics::default() }
     }
@@ -104,7 +81,7 @@ impl Observer {
     ) -> Self {
         let watch = |(id, group): (GroupId, SigningGroup)| {
             let logs = Agreement::new(group.set, &group.config, liars.clone(), group.tenure_views);
-            (id, GroupWatch::new(Logs::HotStuff(Box::new(logs))))
+            (id, GroupWatch::new(logs))
         };
         let groups = groups.into_iter().map(watch).collect();
         Self { groups, liars, statistics: Statistics::default() }
@@ -124,31 +101,20 @@ impl Observer {
     /// What every replica of a group has to have applied once all is quiet.
     #[must_use]
     pub fn settled(&self, group: GroupId) -> LogIndex {
-        match self.groups.get(&group).map(|watch| &watch.logs) {
-            Some(Logs::HotStuff(logs)) => logs.last_with_content(),
-            Some(Logs::Raft(logs)) => logs.commit(),
-            None => LogIndex::ZERO,
-        }
+        self.groups.get(&group).map_or(LogIndex::ZERO, |watch| watch.logs.settled())
     }
 
     /// The replica that leads the latest term of a group, if it still does.
     #[must_use]
     pub fn leader(&self, group: GroupId) -> Option<NodeId> {
-        match &self.groups.get(&group)?.logs {
-            Logs::Raft(logs) => logs.leader(),
-            Logs::HotStuff(logs) => logs.leader(),
-        }
+        self.groups.get(&group)?.logs.replicas().leader()
     }
 
     /// How many committed entries a replica has not logged.
     #[must_use]
     pub fn behind(&self, group: GroupId, node: NodeId) -> u64 {
         let Some(watch) = self.groups.get(&group) else { return 0 };
-        let last = match &watch.logs {
-            Logs::Raft(logs) => logs.last_of(node),
-            Logs::HotStuff(logs) => logs.last_of(node),
-        };
-        watch.commit().0.saturating_sub(last.0)
+        watch.logs.commit().0.saturating_sub(watch.logs.replicas().last_of(node).0)
     }
 
     /// What a query asked now must see.
@@ -166,10 +132,7 @@ impl Observer {
     /// Whether a node has appended something that is not flushed.
     #[must_use]
     pub fn is_unflushed(&self, node: NodeId) -> bool {
-        self.groups.values().any(|watch| match &watch.logs {
-            Logs::Raft(logs) => logs.is_unflushed(node),
-            Logs::HotStuff(logs) => logs.is_unflushed(node),
-        })
+        self.groups.values().any(|watch| watch.logs.replicas().is_unflushed(node))
     }
 
     /// A node has started and found this.
@@ -192,7 +155,7 @@ impl Observer {
                 entries: group.map_or(&[], |group| &group.entries),
                 checkpoint: position.index,
             };
-            of_logs!(watch, logs => logs.started(node, &log, position))?;
+            watch.logs.started(node, &log, position)?;
         }
         Ok(())
     }
@@ -204,7 +167,7 @@ impl Observer {
             self.statistics.unflushed_crashes += 1;
         }
         for watch in self.groups.values_mut() {
-            of_logs!(watch, logs => logs.ended(node));
+            watch.logs.replicas_mut().ended(node);
         }
     }
 
@@ -215,7 +178,7 @@ impl Observer {
     /// A violation, for a snapshot of no history that anyone logged.
     pub fn reset(&mut self, node: NodeId, group: GroupId, position: Position) -> Checked {
         let Some(watch) = self.groups.get_mut(&group) else { return Ok(()) };
-        of_logs!(watch, logs => logs.reset(node, position))
+        watch.logs.reset(node, position)
     }
 
     /// A replica asked for records to be appended; `report` is how it stands after that turn.
@@ -225,10 +188,7 @@ impl Observer {
     /// A violation of log matching or append-only.
     pub fn logged(&mut self, node: NodeId, append: &GroupAppend, report: &GroupReport) -> Checked {
         let Some(watch) = self.groups.get_mut(&append.group) else { return Ok(()) };
-        let replaced = match &mut watch.logs {
-            Logs::Raft(logs) => logs.logged(node, append, report)?,
-            Logs::HotStuff(logs) => logs.logged(node, &append.entries)?,
-        };
+        let replaced = watch.logs.logged(node, &append.entries, standing(report))?;
         self.statistics.conflicts += u64::from(replaced > 0);
         Ok(())
     }
@@ -243,18 +203,14 @@ impl Observer {
         let refused = report.fenced.as_ref().or(report.halted.as_ref());
         let is_out = refused.is_some() && !self.liars.contains(&node);
         hold!(!is_out, NoFence, "node {node} took its replica of {group} out: {refused:?}");
-        let leads = report.role == ReplicaRole::Leader;
-        let Stand { is_elected, committed } = match &mut watch.logs {
-            Logs::Raft(logs) => logs.stands(node, report)?,
-            Logs::HotStuff(logs) => logs.stands(node, (report.term, leads), report.commit)?,
-        };
+        let Stand { is_elected, committed } = watch.logs.stands(node, standing(report))?;
         self.statistics.elections += u64::from(is_elected);
         for entry in committed {
             self.statistics.committed += 1;
             watch.model.apply(&entry);
         }
         if let Some((index, digest)) = report.digest {
-            let compared = of_logs!(watch, logs => logs.digest(node, index, digest))?;
+            let compared = watch.logs.replicas_mut().digest(node, index, digest)?;
             self.statistics.digests_compared += u64::from(compared);
         }
         Ok(())
@@ -273,8 +229,8 @@ impl Observer {
             };
             let Some(watch) = self.groups.get_mut(&group) else { continue };
             match record {
-                Record::Reset(_, position) => of_logs!(watch, logs => logs.voided(node, *position))?,
-                Record::Append(append) => of_logs!(watch, logs => logs.appended(node, append))?,
+                Record::Reset(_, position) => watch.logs.voided(node, *position)?,
+                Record::Append(append) => watch.logs.appended(node, append)?,
             }
         }
         Ok(())
@@ -283,7 +239,7 @@ impl Observer {
     /// All that was given to a node's log is durable.
     pub fn flushed(&mut self, node: NodeId) {
         for watch in self.groups.values_mut() {
-            of_logs!(watch, logs => logs.flushed(node));
+            watch.logs.replicas_mut().flushed(node);
         }
     }
 
@@ -294,7 +250,7 @@ impl Observer {
     /// A violation, for a snapshot of no history that anyone logged.
     pub fn installed(&mut self, node: NodeId, group: GroupId, position: Position) -> Checked {
         let Some(watch) = self.groups.get_mut(&group) else { return Ok(()) };
-        of_logs!(watch, logs => logs.installed(node, position))?;
+        watch.logs.installed(node, position)?;
         self.statistics.snapshot_installs += 1;
         Ok(())
     }
@@ -310,11 +266,7 @@ impl Observer {
         hold!(is_whole, PersistBeforeSend, "node {node} sends bytes that are no envelope");
         let Ok(envelope) = envelope else { return Ok(()) };
         let Some(watch) = self.groups.get_mut(&envelope.group) else { return Ok(()) };
-        let is_promise = match (&mut watch.logs, &envelope.message) {
-            (Logs::Raft(logs), Message::Raft(message)) => logs.leaves(node, to, message)?,
-            (Logs::HotStuff(logs), Message::HotStuff(message)) => logs.leaves(node, message)?,
-            _ => false,
-        };
+        let is_promise = watch.logs.leaves(node, to, &envelope.message)?;
         self.statistics.promises_checked += u64::from(is_promise);
         Ok(())
     }
@@ -333,7 +285,7 @@ impl Observer {
     ) -> Checked {
         let Some(watch) = self.groups.get(&group) else { return Ok(()) };
         hold!(
-            index <= watch.commit(),
+            index <= watch.logs.commit(),
             AcknowledgedSurvives,
             "command {session}/{sequence} of {group} is answered at {index} before anything there is committed"
         );
@@ -406,7 +358,7 @@ impl Observer {
         for (group, watch) in &self.groups {
             for ((session, sequence), index) in &watch.acknowledged {
                 hold!(
-                    watch.model.outcome(*session, *sequence).is_some() && *index <= watch.commit(),
+                    watch.model.outcome(*session, *sequence).is_some() && *index <= watch.logs.commit(),
                     AcknowledgedSurvives,
                     "command {session}/{sequence} of {group}, acknowledged at {index}, is not in the history"
                 );
@@ -414,4 +366,8 @@ impl Observer {
         }
         Ok(())
     }
+}
+
+fn standing(report: &GroupReport) -> Standing {
+    Standing { term: report.term, leads: report.role == ReplicaRole::Leader, commit: report.commit }
 }
