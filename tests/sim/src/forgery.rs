@@ -333,11 +333,11 @@ mod tests {
     use quorate_consensus::hotstuff::{Certifier, Settings};
     use quorate_consensus::{Input, Message as AnyMessage, SnapshotContent};
     use quorate_crypto::{Stated, Verified};
-    use quorate_types::{ClusterId, Epoch, Incarnation};
+    use quorate_types::{ClusterId, Epoch};
 
     use super::*;
     use crate::liar::opened;
-    use crate::scene::{LIAR, Scene, block};
+    use crate::scene::{LIAR, Scene, block, envelope};
 
     const DRAWS: u64 = 200;
     /// What a replica may keep of a flood: a vote in each view that is near, a timeout.
@@ -583,15 +583,7 @@ mod tests {
     fn sealed_vote(scene: &Scene) -> (Envelope, Message) {
         let mut message = scene.message(vote(5, 1));
         message.signature = scene.seal.signature_of(&message);
-        let envelope = Envelope {
-            group: GroupId(1),
-            epoch: Epoch(1),
-            incarnation: Incarnation(1),
-            boot: BootNumber(1),
-            to_incarnation: Incarnation(1),
-            message: AnyMessage::HotStuff(message.clone()),
-        };
-        (envelope, message)
+        (envelope(message.clone()), message)
     }
 
     #[test]

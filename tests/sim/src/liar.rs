@@ -304,10 +304,11 @@ mod tests {
 
     use quorate_consensus::hotstuff::Schedule;
     use quorate_crypto::{Signature, Stated, ValidatorSet};
-    use quorate_types::{BootNumber, ClusterId, Epoch, Incarnation};
+    use quorate_types::ClusterId;
 
     use super::*;
     use crate::notary::Scheme;
+    use crate::scene::envelope;
     use crate::signing::epoch;
 
     fn liars(faults: &str) -> (Liars, Arc<ValidatorSet>, Arc<Notary>) {
@@ -326,15 +327,7 @@ mod tests {
         let body = Body::Vote { view: View(view), index: LogIndex(view), digest: Digest([2; 32]) };
         let mut message = Message { scope: *set.scope(), body, signature: Signature([0; 64]) };
         message.signature = notary.sign(NodeId(1), &message.statement());
-        let envelope = Envelope {
-            group: GroupId(1),
-            epoch: Epoch(1),
-            incarnation: Incarnation(1),
-            boot: BootNumber(1),
-            to_incarnation: Incarnation(1),
-            message: AnyMessage::HotStuff(message),
-        };
-        envelope.encode()
+        envelope(message).encode()
     }
 
     /// What a liar makes of many votes, each to one of three others.

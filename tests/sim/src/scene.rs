@@ -1,4 +1,5 @@
-//! What unit tests of lies need: four members, one of which lies, and sound blocks and certificates to lie about.
+//! What unit tests of lies need: four members, one of which lies, and sound blocks, certificates and envelopes to lie
+//! about.
 //!
 //! Relies on the notary. Promises that what it makes is what honest replicas would send. Compiled only for tests.
 
@@ -9,10 +10,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_consensus::hotstuff::{Block, Body, Header, Justify, Message, Proposal};
+use quorate_consensus::{Envelope, Message as AnyMessage};
 use quorate_crypto::{Certificate, Signature, Statement, StatementKind, ValidatorSet};
 use quorate_types::{
-    ClusterId, Digest, EntryKind, Epoch, EpochConfig, GroupId, HlcTimestamp, LogIndex, NodeId, Position,
-    Term, View,
+    BootNumber, ClusterId, Digest, EntryKind, Epoch, EpochConfig, GroupId, HlcTimestamp, Incarnation,
+    LogIndex, NodeId, Position, Term, View,
 };
 
 use crate::notary::{Notary, Scheme, Seal};
@@ -79,4 +81,16 @@ pub fn block(parent: Digest, view: u64, body: &'static [u8]) -> Block {
         Header { parent, tenure, position, hlc, kind, body: Digest([0; 32]) },
         Bytes::from_static(body),
     )
+}
+
+/// A message as a member in its first life sends it to another one.
+pub fn envelope(message: Message) -> Envelope {
+    Envelope {
+        group: GroupId(1),
+        epoch: Epoch(1),
+        incarnation: Incarnation(1),
+        boot: BootNumber(1),
+        to_incarnation: Incarnation(1),
+        message: AnyMessage::HotStuff(message),
+    }
 }
