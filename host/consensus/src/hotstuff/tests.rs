@@ -34,6 +34,17 @@ fn honest(count: u64, seed: u64) -> Cluster {
     with(count, &vec![Conduct::Honest; count as usize], seed)
 }
 
+/// Four honest replicas, the last of which hears of none of these commands, given one after the other.
+fn left_alone(seed: u64, commands: usize, apart: Duration) -> Cluster {
+    let mut cluster = honest(4, seed);
+    cluster.instances[3].part = 1;
+    for _ in 0..commands {
+        cluster.propose(0);
+        cluster.run(apart);
+    }
+    cluster
+}
+
 fn with(count: u64, conduct: &[Conduct], seed: u64) -> Cluster {
     let mut cluster = Cluster::new(&keys(count), conduct, Settings::default(), 1, seed);
     cluster.run(ms(500));
@@ -136,12 +147,7 @@ fn a_part_without_a_quorum_commits_nothing_and_catches_up() {
 /// Views that drift apart never meet again without the certificates that open them.
 #[test]
 fn a_replica_that_was_alone_learns_the_view_and_the_blocks() {
-    let mut cluster = honest(4, 6);
-    cluster.instances[3].part = 1;
-    for _ in 0..20 {
-        cluster.propose(0);
-        cluster.run(ms(20));
-    }
+    let mut cluster = left_alone(6, 20, ms(20));
     assert_eq!((batches(&cluster, 0), batches(&cluster, 3)), (20, 0));
     cluster.instances[3].part = 0;
     cluster.propose(3);
@@ -420,12 +426,7 @@ fn a_certificate_that_commits_nothing_holds_nobody_back() {
 /// certificate commits nothing. A quorum that needs whoever lacks the snapshot would wait for ever.
 #[test]
 fn a_snapshot_is_offered_with_the_certificate_that_committed_it_after_a_restart_too() {
-    let mut cluster = honest(4, 18);
-    cluster.instances[3].part = 1;
-    for _ in 0..3 {
-        cluster.propose(0);
-        cluster.run(ms(50));
-    }
+    let mut cluster = left_alone(18, 3, ms(50));
     let high = |cluster: &Cluster| cluster.instances[0].replica.as_ref().unwrap().high.view();
     let lose_proposals = |cluster: &mut Cluster| {
         cluster.weather.proposals_lost_percent = 100;
@@ -528,10 +529,7 @@ fn an_answer_that_brings_nothing_calls_for_no_other_at_once() {
 /// A lying leader proposes two blocks at one place; a replica that logged the one installs a snapshot of the other.
 #[test]
 fn a_snapshot_of_another_block_at_the_same_place_voids_the_log() {
-    let mut cluster = honest(4, 17);
-    cluster.instances[3].part = 1;
-    cluster.propose(0);
-    cluster.run(ms(50));
+    let mut cluster = left_alone(17, 1, ms(50));
     let entry = cluster.agreed[&LogIndex(1)].clone();
     let genesis = *cluster.instances[3].replica.as_ref().unwrap().chain.root();
     let header = Header {
