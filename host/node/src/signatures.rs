@@ -163,34 +163,39 @@ impl Signatures {
 
     /// Takes a client's frame, with one waiter for each item.
     pub fn take_client(&self, group: GroupId, frame: &ClientFrame, batch: &Batch, waiters: Vec<Waiter>) {
-        if let Err((failure, waiters)) = self.check_client(ANY_CLIENT, group, frame, batch, waiters) {
+        let bytes = || frame.encode();
+        if let Err((failure, waiters)) = self.check_client(ANY_CLIENT, group, (frame, bytes), batch, waiters)
+        {
             refuse_all(waiters, &failure);
         }
     }
 
     /// Takes a client's frame that a peer holds and believes that this node, leading, does not.
-    pub fn take_relayed(&self, from: NodeId, group: GroupId, frame: Bytes) {
-        let checked = ClientFrame::decode(frame).map_err(FrameContentError::from).and_then(|frame| {
+    pub fn take_relayed(&self, from: NodeId, group: GroupId, bytes: Bytes) {
+        let checked = ClientFrame::decode(bytes.clone()).map_err(FrameContentError::from).and_then(|frame| {
             let batch = frame.batch()?;
             Ok((frame, batch))
         });
         let fault = match checked {
-            Ok((frame, batch)) => match self.check_client(from, group, &frame, &batch, Vec::new()) {
-                Err((Failure::FrameRefused(fault), _)) => fault,
-                // Taken, or there is no room for it: nobody's fault.
-                _ => return,
-            },
+            Ok((frame, batch)) => {
+                match self.check_client(from, group, (&frame, || bytes), &batch, Vec::new()) {
+                    Err((Failure::FrameRefused(fault), _)) => fault,
+                    // Taken, or there is no room for it: nobody's fault.
+                    _ => return,
+                }
+            }
             Err(fault) => fault.to_string(),
         };
         tracing::debug!(%from, %group, fault, "a client's frame that a peer handed on was refused");
         self.shared.note(from, |faults| faults.payloads_refused += 1);
     }
 
+    /// Has a client's frame verified; its bytes are asked for once nothing else is wrong with it.
     fn check_client(
         &self,
         from: NodeId,
         group: GroupId,
-        frame: &ClientFrame,
+        (frame, bytes): (&ClientFrame, impl FnOnce() -> Bytes),
         batch: &Batch,
         waiters: Vec<Waiter>,
     ) -> Result<(), (Failure, Vec<Waiter>)> {
@@ -202,7 +207,7 @@ impl Signatures {
             Err(fault) => return Err((Failure::FrameRefused(fault.to_string()), waiters)),
         };
         let content = quorate_crypto::frame_content(frame);
-        let admitted = AdmittedFrame { content, bytes: frame.encode(), items: batch.items.len() };
+        let admitted = AdmittedFrame { content, bytes: bytes(), items: batch.items.len() };
         let request = Request { peer: from, parts: vec![Part::frame(check)] };
         match self.submit(request, Waiting::Client { group, frame: admitted, waiters }) {
             Err(Waiting::Client { waiters, .. }) => Err((Failure::Overloaded, waiters)),
