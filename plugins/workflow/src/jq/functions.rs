@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::machine::{Machine, Stop};
 use super::native::Fun;
-use super::term::Math;
+use super::term::{Compare, Math};
 use super::{dates, paths, regex, texts};
 use crate::value::{Pairs, Value};
 
@@ -66,7 +66,7 @@ fn is_small(value: &Value) -> bool {
 }
 
 /// Takes fuel for comparing two values.
-pub(super) fn charge_comparison(machine: &mut Machine<'_>, left: &Value, right: &Value) -> Result<()> {
+fn charge_comparison(machine: &mut Machine<'_>, left: &Value, right: &Value) -> Result<()> {
     if is_small(left) || is_small(right) || left.is_same(right) {
         return Ok(());
     }
@@ -81,6 +81,20 @@ fn charge_sort(machine: &mut Machine<'_>, items: &[Value]) -> Result<()> {
     }
     let rounds = usize::BITS - items.len().leading_zeros();
     machine.charge(items.len() * rounds as usize)
+}
+
+/// A comparison of two values.
+pub(super) fn compare(machine: &mut Machine<'_>, op: Compare, left: &Value, right: &Value) -> Result<Value> {
+    charge_comparison(machine, left, right)?;
+    let order = left.cmp(right);
+    Ok(Value::Bool(match op {
+        Compare::Lt => order.is_lt(),
+        Compare::Le => order.is_le(),
+        Compare::Gt => order.is_gt(),
+        Compare::Ge => order.is_ge(),
+        Compare::Eq => order.is_eq(),
+        Compare::Ne => order.is_ne(),
+    }))
 }
 
 /// An operation on two values.

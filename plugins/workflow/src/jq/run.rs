@@ -8,7 +8,7 @@
 
 use super::control::{assign, call, controlled, label, path};
 use super::machine::{Bind, Env, Flow, Machine, Node, Out, Stop, Traced};
-use super::term::{Compare, Expr, Format, Math, Part, Pattern};
+use super::term::{Expr, Format, Part, Pattern};
 use super::{functions, paths, texts};
 use crate::value::{Pairs, Value};
 
@@ -52,8 +52,12 @@ fn dispatch<'p>(
         }
         Expr::And(both) => logic(machine, both, false, env, &input, out),
         Expr::Or(both) => logic(machine, both, true, env, &input, out),
-        Expr::Math(op, both) => math(machine, *op, both, env, &input, out),
-        Expr::Compare(op, both) => compare(machine, *op, both, env, &input, out),
+        Expr::Math(op, both) => paired(machine, both, env, &input, out, &mut |machine, left, right| {
+            functions::math(machine, *op, left, right.clone())
+        }),
+        Expr::Compare(op, both) => paired(machine, both, env, &input, out, &mut |machine, left, right| {
+            functions::compare(machine, *op, &left, right)
+        }),
         Expr::Pipe(both) => pipe(machine, both, env, input, out),
         Expr::Comma(both) => {
             eval(machine, &both.0, env, input.clone(), out)?;
@@ -309,48 +313,22 @@ fn logic<'p>(
     })
 }
 
+/// One value of each pair of outputs of two terms.
 #[inline(never)]
-fn math<'p>(
+fn paired<'p>(
     machine: &mut Machine<'p>,
-    op: Math,
     both: &'p (Expr, Expr),
     env: Env<'p, '_>,
     input: &Traced,
     out: Out<'_, 'p>,
+    value_of: &mut dyn FnMut(&mut Machine<'p>, Value, &Value) -> Result<Value, Stop>,
 ) -> Flow {
     let trace = input.trace.lost();
     // As in jq, the right side is the outer loop.
     values(machine, &both.1, env, &input.value, &mut |machine, right| {
         values(machine, &both.0, env, &input.value, &mut |machine, left| {
-            let value = functions::math(machine, op, left, right.clone())?;
+            let value = value_of(machine, left, &right)?;
             out(machine, Traced { value, trace: trace.clone() })
-        })
-    })
-}
-
-#[inline(never)]
-fn compare<'p>(
-    machine: &mut Machine<'p>,
-    op: Compare,
-    both: &'p (Expr, Expr),
-    env: Env<'p, '_>,
-    input: &Traced,
-    out: Out<'_, 'p>,
-) -> Flow {
-    let trace = input.trace.lost();
-    values(machine, &both.1, env, &input.value, &mut |machine, right| {
-        values(machine, &both.0, env, &input.value, &mut |machine, left| {
-            functions::charge_comparison(machine, &left, &right)?;
-            let order = left.cmp(&right);
-            let holds = match op {
-                Compare::Lt => order.is_lt(),
-                Compare::Le => order.is_le(),
-                Compare::Gt => order.is_gt(),
-                Compare::Ge => order.is_ge(),
-                Compare::Eq => order.is_eq(),
-                Compare::Ne => order.is_ne(),
-            };
-            out(machine, Traced { value: Value::Bool(holds), trace: trace.clone() })
         })
     })
 }
