@@ -530,10 +530,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-
-    fn json(text: &str) -> Value {
-        Value::from_json(text).unwrap()
-    }
+    use crate::tests::json;
 
     #[test]
     fn the_order_is_that_of_jq() {

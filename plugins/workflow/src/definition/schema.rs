@@ -323,10 +323,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-
-    fn json(text: &str) -> Value {
-        Value::from_json(text).unwrap()
-    }
+    use crate::tests::json;
 
     #[test]
     fn each_assertion_accepts_and_refuses() {

@@ -5,6 +5,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::tests::json;
 use crate::value::Value;
 
 const BOUNDS: Bounds = Bounds { fuel: 20_000, depth: 300 };
@@ -19,10 +20,6 @@ impl Globals for Fixed {
             _ => Ok(Value::Null),
         }
     }
-}
-
-fn json(text: &str) -> Value {
-    Value::from_json(text).unwrap()
 }
 
 fn known(name: &str) -> bool {
