@@ -3,11 +3,12 @@
 //! Relies on the engine. Promises that a refusal leaves nothing behind, and that whatever goes wrong within
 //! a case is no refusal but an error of that case. Knows no wire.
 
+use quorate_sdk::Origin;
 use quorate_sdk::prelude::*;
 
 use crate::definition::{self, Outline};
 use crate::engine::case::Action;
-use crate::engine::{self, Run, schedule};
+use crate::engine::{self, Cursor, Run, schedule};
 use crate::limits::Limits;
 use crate::message::{Claimed, Command, ItemId, Reference, Refused, Started};
 use crate::problem::{Problem, Standard};
@@ -61,12 +62,13 @@ pub(crate) fn apply(ctx: &mut Context, command: Command) -> Result<Answer, Rejec
         }
         Command::Publish { event } => {
             let event = checked_event(ctx, event)?;
+            // An entry may hold many commands, each with a rest of its own.
+            let id = match ctx.origin() {
+                Origin::Session { session, sequence } => format!("publish/by/{session}/{sequence}"),
+                Origin::Timer(_) | Origin::System => format!("publish/at/{}", ctx.index()),
+            };
             let mut run = Run::new(ctx);
-            let (next, count) = run.publish(&event, None);
-            if let Some(cursor) = next {
-                let (due, id) = (run.ctx.time(), format!("publish/{}", run.ctx.index()));
-                run.ctx.set_timer(&id, due, &(&event, Some(cursor)));
-            }
+            let count = run.publish(&id, &event, Cursor::START);
             run.finish();
             answer(count)
         }

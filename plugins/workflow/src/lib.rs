@@ -74,11 +74,8 @@ impl StateMachine for Workflow {
         match id.split('/').next() {
             Some("schedule") => run.scheduled(body.read()?),
             Some("publish") => {
-                let (event, cursor): (value::Value, _) = body.read()?;
-                if let (Some(next), _) = run.publish(&event, cursor) {
-                    let due = run.ctx.time();
-                    run.ctx.set_timer(id, due, &(&event, Some(next)));
-                }
+                let (event, from) = body.read()?;
+                run.publish(id, &event, from);
             }
             Some("stuck") => {
                 let (case, since) = body.read()?;

@@ -22,5 +22,5 @@ mod scope;
 mod start;
 mod tasks;
 
-pub(crate) use publish::cloud_event;
+pub(crate) use publish::{Cursor, cloud_event};
 pub(crate) use run::{Due, Run};

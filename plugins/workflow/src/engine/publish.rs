@@ -1,9 +1,17 @@
 //! Events on their way: to watchers, to cases that listen, to definitions that start by them.
 //!
-//! Relies on the index of listeners. Promises CloudEvents with all attributes they must have, and a bounded
-//! number of cases for each command: the rest follows in the next entries. Knows no task.
+//! Relies on the indices of listeners and triggers. Promises CloudEvents with all attributes they must have, that a
+//! case is given an event once, and that what one command does not give it to follows in the next entries. Knows no
+//! task.
+//!
+//! ```text
+//! event --> definitions that start by it, in order --> cases that listen, in order
+//!           a command that has done enough sets a timer with the place that it came to
+//! ```
 
 use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 use super::case::{Action, Case, FrameId, Phase, ROOT};
 use super::run::{Hand, Run};
@@ -13,8 +21,9 @@ use crate::jq;
 use crate::store::{LISTENERS, OUTLINES, PARTIAL, TRIGGERS};
 use crate::value::Value;
 
-/// Cases that one command gives an event to.
-const CASES_PER_COMMAND: usize = 100;
+/// Definitions, and cases, that one command gives an event to. Cases of more than `case_bytes` together, the event
+/// counted in each, are more than one command takes on, too: it reads and writes them.
+const TAKERS_PER_COMMAND: usize = 100;
 
 /// A CloudEvent with every attribute that it must have (CloudEvents 1.0 §3.1).
 ///
@@ -40,9 +49,19 @@ pub(crate) fn cloud_event(event: Value, id: &str, now: u64) -> Result<Value, Str
     Ok(event)
 }
 
-/// Where giving an event to cases goes on: whether those that listen to any type are next, and after which
-/// case.
-pub(crate) type Cursor = (bool, u64);
+/// Where giving an event goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Cursor {
+    /// At the definitions after this one.
+    Definitions(u32),
+    /// At the cases after this one.
+    Cases(u64),
+}
+
+impl Cursor {
+    /// Before all: numbers begin at 1.
+    pub(crate) const START: Self = Self::Definitions(0);
+}
 
 impl Run<'_> {
     /// Shows an event to watchers, and has it given to cases in the next entry.
@@ -56,73 +75,98 @@ impl Run<'_> {
         };
         if listens(&kind) || listens("") {
             let due = self.ctx.time();
-            let cursor: Option<Cursor> = None;
-            self.ctx.set_timer(&format!("publish/{case}/{frame}"), due, &(&event, cursor));
+            self.ctx.set_timer(&format!("publish/{case}/{frame}"), due, &(&event, Cursor::START));
         }
         self.emit(kind.as_bytes(), &Event::Published { event });
     }
 
-    /// Gives an event to the cases that listen; returns where to go on if there are more than one command
-    /// serves, and how many it was given to.
-    pub(crate) fn publish(&mut self, event: &Value, from: Option<Cursor>) -> (Option<Cursor>, usize) {
-        let kind = event.field("type").and_then(Value::as_text).unwrap_or_default().to_owned();
-        if from.is_none() {
-            self.trigger(&kind, event);
+    /// Gives an event to those that take it, from a place on; to how many cases it was given. What one command leaves
+    /// follows in the next entry, by a timer of this identity.
+    pub(crate) fn publish(&mut self, id: &str, event: &Value, from: Cursor) -> usize {
+        let (rest, given) = self.give(event, from);
+        if let Some(rest) = rest {
+            let due = self.ctx.time();
+            self.ctx.set_timer(id, due, &(event, rest));
         }
-        let (mut any, mut after) = from.unwrap_or((false, 0));
-        let mut cases: Vec<u64> = Vec::new();
-        let next = loop {
-            let listened = if any { "" } else { kind.as_str() };
-            let mut full = false;
-            let start = (listened, after + 1, 0_u32);
-            for ((_, case, _), ()) in LISTENERS.range(self.ctx, start..=(listened, u64::MAX, u32::MAX)) {
-                if cases.last() == Some(&case) {
-                    continue;
-                }
-                if cases.len() == CASES_PER_COMMAND {
-                    full = true;
-                    break;
-                }
-                let own = (kind.as_str(), case, 0_u32)..=(kind.as_str(), case, u32::MAX);
-                let twice = any && LISTENERS.range(self.ctx, own).next().is_some();
-                if !twice {
-                    cases.push(case);
-                }
-                after = case;
-            }
-            if full {
-                break Some((any, after));
-            }
-            if any || kind.is_empty() {
-                break None;
-            }
-            (any, after) = (true, 0);
-        };
-        let count = cases.len();
-        for case in cases {
-            self.push(case, Action::Signal(event.clone(), false));
-        }
-        (next, count)
+        given
     }
 
-    /// Starts cases of the definitions that are scheduled by an event.
-    fn trigger(&mut self, kind: &str, event: &Value) {
+    fn give(&mut self, event: &Value, from: Cursor) -> (Option<Cursor>, usize) {
+        let kind = event.field("type").and_then(Value::as_text).unwrap_or_default();
+        let mut after = match from {
+            Cursor::Cases(after) => after,
+            Cursor::Definitions(after) => match self.trigger(kind, event, after) {
+                Some(last) => return (Some(Cursor::Definitions(last)), 0),
+                None => 0,
+            },
+        };
+        let (mut given, mut bytes) = (0, 0);
+        loop {
+            let cases = self.listening(kind, after);
+            if cases.is_empty() {
+                return (None, given);
+            }
+            for case in cases {
+                if given == TAKERS_PER_COMMAND {
+                    return (Some(Cursor::Cases(after)), given);
+                }
+                bytes += self.size_of(case) + event.size();
+                if given > 0 && bytes > self.limits.case_bytes {
+                    self.put_back(case);
+                    return (Some(Cursor::Cases(after)), given);
+                }
+                self.push(case, Action::Signal(event.clone(), false));
+                given += 1;
+                after = case;
+            }
+        }
+    }
+
+    /// The next cases that listen to events of a type or to all, in order: none only if there are no more.
+    fn listening(&self, kind: &str, after: u64) -> Vec<u64> {
+        let mut cases: Vec<u64> = Vec::new();
+        let mut known_to = u64::MAX;
+        for listened in [kind, ""] {
+            let range = (listened, after + 1, 0_u32)..=(listened, u64::MAX, u32::MAX);
+            let tasks = LISTENERS.range(self.ctx, range).take(TAKERS_PER_COMMAND);
+            let found: Vec<u64> = tasks.map(|((_, case, _), ())| case).collect();
+            if let Some(last) = found.get(TAKERS_PER_COMMAND - 1) {
+                known_to = known_to.min(*last);
+            }
+            cases.extend(found);
+        }
+        cases.retain(|case| *case <= known_to);
+        cases.sort_unstable();
+        cases.dedup();
+        cases
+    }
+
+    /// Starts cases of the definitions after one that are scheduled by an event; the last that was looked at if the
+    /// command has done enough before all were.
+    fn trigger(&mut self, kind: &str, event: &Value, after: u32) -> Option<u32> {
         let mut numbers: Vec<u32> = Vec::new();
         for listened in [kind, ""] {
-            let range = (listened, 0_u32)..=(listened, u32::MAX);
-            numbers.extend(
-                TRIGGERS.range(self.ctx, range).take(CASES_PER_COMMAND).map(|((_, number), ())| number),
-            );
+            let range = (listened, after + 1)..=(listened, u32::MAX);
+            let next = TRIGGERS.range(self.ctx, range).take(TAKERS_PER_COMMAND + 1);
+            numbers.extend(next.map(|((_, number), ())| number));
         }
         numbers.sort_unstable();
         numbers.dedup();
-        for number in numbers {
+        let mut last = after;
+        for (looked_at, number) in numbers.into_iter().enumerate() {
+            if looked_at == TAKERS_PER_COMMAND || self.is_spent() {
+                return Some(last);
+            }
+            last = number;
             let Some(stored) = OUTLINES.get(self.ctx, &number) else { continue };
             let Some(Schedule::On(events)) = &stored.outline.schedule else { continue };
+            self.fuel = self.limits.expression_fuel;
             if let Some(input) = self.triggered(number, stored.digest, events, event) {
                 self.start_case(number, None, input, None, 0);
             }
+            self.count_transition();
         }
+        None
     }
 
     /// The events by which a definition starts now, if it does.
@@ -137,7 +181,6 @@ impl Run<'_> {
         };
         let mut met: Vec<bool> = partial.iter().map(Option::is_some).collect();
         let before = met.clone();
-        self.fuel = self.limits.expression_fuel;
         let over = self.meets(&hand, &live, events, &mut met, &mut BTreeMap::new(), event)?;
         if !matches!(events, Events::All(_)) {
             return Value::array(vec![event.clone()]).ok();
@@ -148,6 +191,7 @@ impl Run<'_> {
             }
         }
         if !over {
+            self.spend(partial.iter().flatten().map(Value::size).sum());
             PARTIAL.insert(self.ctx, &number, &partial);
             return None;
         }

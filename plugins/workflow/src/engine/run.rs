@@ -161,19 +161,40 @@ impl<'c> Run<'c> {
                 while hand.case.phase == Phase::Active
                     && let Some(action) = hand.case.queue.pop_front()
                 {
-                    if run.transitions_left == 0 || run.fuel_left == 0 || run.bytes_left == 0 {
+                    if run.is_spent() {
                         hand.case.queue.push_front(action);
                         run.later(id);
                         return;
                     }
                     run.fuel = run.limits.expression_fuel;
                     run.act(hand, action);
-                    let used = run.limits.expression_fuel - run.fuel;
-                    run.fuel_left = run.fuel_left.saturating_sub(used);
-                    run.transitions_left -= 1;
+                    run.count_transition();
                 }
             });
         }
+    }
+
+    /// Whether the command has done enough, so that the rest is left to the next entry.
+    pub(super) fn is_spent(&self) -> bool {
+        self.transitions_left == 0 || self.fuel_left == 0 || self.bytes_left == 0
+    }
+
+    /// Counts a transition, which began with all the fuel that one may take.
+    pub(super) fn count_transition(&mut self) {
+        let used = self.limits.expression_fuel - self.fuel;
+        self.fuel_left = self.fuel_left.saturating_sub(used);
+        self.transitions_left = self.transitions_left.saturating_sub(1);
+    }
+
+    /// About how many bytes a case takes.
+    pub(super) fn size_of(&mut self, id: u64) -> usize {
+        let most = self.limits.case_bytes;
+        self.case(id).map_or(0, |case| size(case, most))
+    }
+
+    /// Forgets a case that was only looked at.
+    pub(super) fn put_back(&mut self, id: u64) {
+        self.held.remove(&id);
     }
 
     /// Counts what a transition writes beside its case.
@@ -215,7 +236,7 @@ impl<'c> Run<'c> {
         let is_stuck =
             |case: &mut Case| case.phase == Phase::Active && case.updated == since && !case.queue.is_empty();
         if !self.case(id).is_some_and(is_stuck) {
-            self.held.remove(&id);
+            self.put_back(id);
             return;
         }
         self.with(id, |run, hand| {
