@@ -233,15 +233,8 @@ fn vectors() -> Vec<Vector> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::sync::Arc;
-    use std::time::Instant;
-
     use super::*;
-
-    fn clock() -> Clock {
-        let start = Instant::now();
-        Arc::new(move || Time::default().after(start.elapsed()))
-    }
+    use crate::service::tests::clock;
 
     #[test]
     fn all_vectors_of_64_bytes_are_there_and_of_both_kinds() {

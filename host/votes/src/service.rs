@@ -264,7 +264,7 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use std::sync::mpsc;
     use std::time::Instant;
@@ -277,7 +277,7 @@ mod tests {
     use crate::gpu::DeviceError;
     use crate::verifier::tests::{set, signed};
 
-    fn clock() -> Clock {
+    pub(crate) fn clock() -> Clock {
         let start = Instant::now();
         Arc::new(move || Time::default().after(start.elapsed()))
     }
