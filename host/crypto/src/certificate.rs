@@ -197,18 +197,6 @@ impl Certificate {
         self.encode(&mut out);
         out.finish()
     }
-
-    /// Reads a certificate that is all of `bytes`, without checking it.
-    ///
-    /// # Errors
-    ///
-    /// As the codec, and [`DecodeError::Trailing`].
-    pub fn from_bytes(bytes: Bytes) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
-        let certificate = Self::decode(&mut reader)?;
-        reader.end()?;
-        Ok(certificate)
-    }
 }
 
 /// Puts what exactly a quorum of distinct members gave into the order of the members.
@@ -266,7 +254,7 @@ fn check_count(signers: &Signers, set: &ValidatorSet) -> Result<(), CertificateE
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
     use quorate_types::{ClusterId, Epoch, GroupId, Protocol, View};
@@ -274,6 +262,17 @@ mod tests {
     use super::*;
     use crate::validators::tests::{keys, set};
     use crate::{Scope, Validator};
+
+    /// Reads what is all of `bytes`.
+    pub(crate) fn whole<T>(
+        bytes: Bytes,
+        decode: impl FnOnce(&mut Reader) -> Result<T, DecodeError>,
+    ) -> Result<T, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let read = decode(&mut reader)?;
+        reader.end()?;
+        Ok(read)
+    }
 
     fn statement() -> Statement {
         crate::statement::tests::statement()
@@ -370,22 +369,22 @@ mod tests {
     fn one_certificate_has_one_byte_form() {
         let bytes = certificate().to_bytes();
         assert_eq!(bytes.len(), Statement::BYTES + 32 + 2 + 3 * 64);
-        assert_eq!(Certificate::from_bytes(bytes.clone()), Ok(certificate()));
+        assert_eq!(whole(bytes.clone(), Certificate::decode), Ok(certificate()));
         let mut long = bytes.to_vec();
         long.push(0);
-        assert_eq!(Certificate::from_bytes(long.into()), Err(DecodeError::Trailing { left: 1 }));
-        let short = Certificate::from_bytes(bytes.slice(..bytes.len() - 1));
+        assert_eq!(whole(long.into(), Certificate::decode), Err(DecodeError::Trailing { left: 1 }));
+        let short = whole(bytes.slice(..bytes.len() - 1), Certificate::decode);
         assert!(matches!(short, Err(DecodeError::Truncated { .. })));
         // The bitmap in two bytes instead of one.
         let at = Statement::BYTES + 32;
         let mut wide = bytes.to_vec();
         wide[at] = 2;
         wide.insert(at + 2, 0);
-        assert!(matches!(Certificate::from_bytes(wide.into()), Err(DecodeError::Unknown { .. })));
+        assert!(matches!(whole(wide.into(), Certificate::decode), Err(DecodeError::Unknown { .. })));
         // A bit beyond the fourth member, in place of the last signer's.
         let mut beyond = bytes.to_vec();
         beyond[at + 1] = 0b1_0101;
-        let beyond = Certificate::from_bytes(beyond.into()).unwrap();
+        let beyond = whole(beyond.into(), Certificate::decode).unwrap();
         assert_eq!(beyond.check(&set(4)), Err(CertificateError::UnknownPlace { place: 4, members: 4 }));
         assert_ne!(certificate().digest(), beyond.digest());
     }
@@ -401,7 +400,7 @@ mod tests {
             mutated[place] = byte;
             mutated.truncate(cut.max(1));
             for bytes in [noise, mutated] {
-                if let Ok(read) = Certificate::from_bytes(bytes.clone().into()) {
+                if let Ok(read) = whole(bytes.clone().into(), Certificate::decode) {
                     prop_assert_eq!(read.to_bytes(), Bytes::from(bytes.clone()));
                     let believed = read.verify(&set(4)).is_ok();
                     prop_assert!(!believed || bytes == good);

@@ -164,18 +164,6 @@ impl TimeoutCertificate {
         self.encode(&mut out);
         out.finish()
     }
-
-    /// Reads a certificate that is all of `bytes`, without checking it.
-    ///
-    /// # Errors
-    ///
-    /// As the codec, and [`DecodeError::Trailing`].
-    pub fn from_bytes(bytes: Bytes) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
-        let certificate = Self::decode(&mut reader)?;
-        reader.end()?;
-        Ok(certificate)
-    }
 }
 
 #[cfg(test)]
@@ -183,6 +171,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::ForeignScope;
+    use crate::certificate::tests::whole;
     use crate::validators::tests::{keys, set};
 
     /// Timeouts of view 9 by (node, high view).
@@ -239,12 +228,12 @@ mod tests {
     fn one_certificate_has_one_byte_form() {
         let bytes = certificate().to_bytes();
         assert_eq!(bytes.len(), Scope::BYTES + 8 + 32 + 2 + 3 * 72);
-        assert_eq!(TimeoutCertificate::from_bytes(bytes.clone()), Ok(certificate()));
+        assert_eq!(whole(bytes.clone(), TimeoutCertificate::decode), Ok(certificate()));
         let mut long = bytes.to_vec();
         long.push(0);
-        assert_eq!(TimeoutCertificate::from_bytes(long.into()), Err(DecodeError::Trailing { left: 1 }));
+        assert_eq!(whole(long.into(), TimeoutCertificate::decode), Err(DecodeError::Trailing { left: 1 }));
         for end in 0..bytes.len() {
-            let short = TimeoutCertificate::from_bytes(bytes.slice(..end));
+            let short = whole(bytes.slice(..end), TimeoutCertificate::decode);
             assert!(matches!(short, Err(DecodeError::Truncated { .. })), "{end} bytes");
         }
     }

@@ -9,7 +9,7 @@ use quorate_consensus::hotstuff::{
     Block, Blocks, Body, Header, Justify, Life, Message, Offer, Proposal, Signer, Timeout,
 };
 use quorate_crypto::{Certificate, Signature, Signers, Statement, StatementKind, ValidatorSet};
-use quorate_types::codec::Writer;
+use quorate_types::codec::{Reader, Writer};
 use quorate_types::{
     BootNumber, Digest, Entry, EntryKind, GroupId, HlcTimestamp, LogIndex, Position, Term, View,
 };
@@ -205,7 +205,7 @@ pub fn certificate(
             out.raw(&set.digest().0);
             signers.encode(&mut out);
             own.encode(&mut out);
-            Certificate::from_bytes(out.finish()).ok()
+            Certificate::decode(&mut Reader::new(out.finish())).ok()
         }
         _ => foreign.cloned(),
     }
