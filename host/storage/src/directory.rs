@@ -86,11 +86,8 @@ impl DataDirectory {
     /// [`DirectoryError::Io`].
     pub fn wal_disk(&self) -> Result<FileDisk, DirectoryError> {
         let path = self.path.join("wal");
-        FileDisk::open(&path).map_err(|source| DirectoryError::Io {
-            operation: "make directory",
-            path,
-            source,
-        })
+        let disk = FileDisk::open(&path).map(FileDisk::writing_directly);
+        disk.map_err(|source| DirectoryError::Io { operation: "make directory", path, source })
     }
 
     /// The file of the tables.

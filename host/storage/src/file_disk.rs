@@ -3,10 +3,14 @@
 //! Relies on `std::fs` and on POSIX semantics of `pwrite`, `fdatasync` and directory `fsync`. Promises
 //! what [`Disk`] asks. Knows no format.
 
+mod direct;
+
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use direct::{DirectFile, Staging};
 
 use crate::{Disk, DiskFile};
 
@@ -14,12 +18,14 @@ use crate::{Disk, DiskFile};
 #[derive(Clone, Debug)]
 pub struct FileDisk {
     path: PathBuf,
+    direct: Option<Staging>,
 }
 
 /// A file of the operating system.
 #[derive(Debug)]
 pub struct FileDiskFile {
     file: File,
+    direct: Option<DirectFile>,
 }
 
 impl FileDisk {
@@ -35,7 +41,20 @@ impl FileDisk {
                 sync_path(parent)?;
             }
         }
-        Ok(Self { path: path.to_owned() })
+        Ok(Self { path: path.to_owned(), direct: None })
+    }
+
+    /// Writes whole blocks past the page cache (`O_DIRECT`) from now on, where the file system can. For files that
+    /// are written once, flushed at once and read after a restart only: the cache would fill with what nobody
+    /// reads, and each flush would wait for the write-back of other files.
+    #[must_use]
+    pub fn writing_directly(self) -> Self {
+        Self { direct: Some(Staging::default()), ..self }
+    }
+
+    fn file(&self, file: File, path: &Path) -> FileDiskFile {
+        let direct = self.direct.as_ref().and_then(|staging| DirectFile::open(path, staging));
+        FileDiskFile { file, direct }
     }
 
     /// Where it is.
@@ -74,12 +93,13 @@ impl Disk for FileDisk {
             fs::remove_file(&path)?;
             return Err(error);
         }
-        Ok(FileDiskFile { file })
+        Ok(self.file(file, &path))
     }
 
     fn open(&self, name: &str) -> io::Result<FileDiskFile> {
-        let file = OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
-        Ok(FileDiskFile { file })
+        let path = self.path.join(name);
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        Ok(self.file(file, &path))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -109,7 +129,10 @@ impl DiskFile for FileDiskFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset)
+        match self.direct.as_ref().filter(|direct| direct.takes(offset, bytes.len())) {
+            Some(direct) => direct.write_at(offset, bytes),
+            None => self.file.write_all_at(bytes, offset),
+        }
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -125,7 +148,7 @@ mod tests {
     #[test]
     fn a_file_keeps_what_was_written_and_refuses_to_be_made_twice() {
         let directory = tempfile::tempdir().unwrap();
-        let disk = FileDisk::open(&directory.path().join("wal")).unwrap();
+        let disk = FileDisk::open(&directory.path().join("wal")).unwrap().writing_directly();
         let file = disk.create("a", 4_096).unwrap();
         file.write_at(100, b"hello").unwrap();
         file.flush().unwrap();

@@ -189,7 +189,8 @@ pub(crate) async fn read(
     why
 }
 
-/// The frames of a message, if it is one that the protocol allows here.
+/// The frames of a message, if it is one that the protocol allows here. Each gets memory of its own: what it says may
+/// be kept for long, and would hold a receive buffer that has room for more.
 fn checked(limits: &TransportLimits, message: LinkMessage) -> Result<Vec<bytes::Bytes>, String> {
     let Some(Content::Frames(Frames { frames })) = message.content else {
         return Err("the peer sent something other than frames".to_owned());
@@ -199,7 +200,7 @@ fn checked(limits: &TransportLimits, message: LinkMessage) -> Result<Vec<bytes::
     }
     match frames.iter().find(|frame| frame.is_empty() || frame.len() > limits.frame_bytes_max) {
         Some(frame) => Err(format!("the peer sent a frame of {} bytes", frame.len())),
-        None => Ok(frames),
+        None => Ok(frames.iter().map(|frame| bytes::Bytes::copy_from_slice(frame)).collect()),
     }
 }
 

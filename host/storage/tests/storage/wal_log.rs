@@ -233,7 +233,7 @@ fn a_segment_too_small_for_its_header_is_refused() {
 #[test]
 fn the_log_works_on_files() {
     let directory = tempfile::tempdir().unwrap();
-    let disk = || FileDisk::open(&directory.path().join("wal")).unwrap();
+    let disk = || FileDisk::open(&directory.path().join("wal")).unwrap().writing_directly();
     let mut expected = Vec::new();
     for life in 0..4u64 {
         let (mut wal, recovery) = Wal::open(disk(), identity(), options()).unwrap();
