@@ -130,6 +130,10 @@ pub struct ThreadSection {
     pub shards: usize,
     /// Threads that verify signatures of hybrid and Byzantine groups. 1 to 64.
     pub votes: usize,
+    /// Whether the system schedules all of them as batch work (Linux's `SCHED_BATCH`): a thread that wakes does not
+    /// interrupt what runs on its core. More commands per second where there are more busy processes than cores;
+    /// `false` for a node that shares its cores with programs that compute without a pause.
+    pub batch: bool,
 }
 
 /// Where signatures of hybrid and Byzantine groups are verified.
@@ -212,7 +216,7 @@ impl Default for NodeConfig {
             },
             raft: RaftSection { heartbeat_ms: 40, election_timeout_ms: 150, clock_skew_max_ms: 10_000 },
             log: LogSection { segment_bytes: 64 << 20 },
-            threads: ThreadSection { runtime: 0, shards: 0, votes: 0 },
+            threads: ThreadSection { runtime: 0, shards: 0, votes: 0, batch: true },
             votes: VoteSection { cards: Cards(Choice::All) },
             limits: LimitSection { request_bytes: 16 << 20, connections: 4_096, mailbox: 262_144 },
         }

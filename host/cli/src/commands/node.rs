@@ -19,6 +19,11 @@ pub fn run(command: NodeCommand, output: Output) -> Result<()> {
     let NodeCommand::Run(arguments) = command;
     start_log(&arguments.log, arguments.log_json)?;
     let config = super::config::load(&arguments.config)?;
+    if config.threads.batch
+        && let Err(error) = threads::schedule_as_batch()
+    {
+        tracing::warn!(%error, "threads are not scheduled as batch work, see threads.batch");
+    }
     let input = if arguments.stop_with_stdin { StandardInput::Watched } else { StandardInput::Ignored };
     threads::runtime(config.runtime_threads())?.block_on(serve(config, input, output))
 }
