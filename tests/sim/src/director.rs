@@ -1,7 +1,8 @@
 //! The director of a run: which fault happens when.
 //!
 //! Relies on a seed and on a view of the cluster. Promises only faults of the allowed kinds, that each is
-//! undone after a while, and that every run begins with the faults its floors depend on, in random order.
+//! undone after a while, that every run begins with the faults its floors depend on, in random order, and that a
+//! replica which no fault drove to a snapshot is at last kept away until nothing else helps it, undisturbed.
 //! Carries nothing out.
 
 use std::time::Duration;
@@ -59,6 +60,8 @@ pub struct NodeView {
     pub node: NodeId,
     /// Whether it runs.
     pub up: bool,
+    /// Whether it keeps the rules.
+    pub is_honest: bool,
     /// Entries committed since it last logged one, in the group where that is most.
     pub behind: u64,
 }
@@ -95,7 +98,8 @@ pub enum Play {
 #[derive(Debug)]
 struct Absent {
     node: NodeId,
-    until: Time,
+    /// Never, if nothing but its lag ends the absence.
+    until: Option<Time>,
     cut: bool,
 }
 
@@ -110,10 +114,21 @@ pub struct Director {
     opening: Vec<Play>,
     absent: Option<Absent>,
     next_play: Time,
+    /// When it was first asked.
+    begun: Option<Time>,
+    /// Whether nothing else happens until an absent replica needed a snapshot.
+    is_waiting: bool,
 }
 
 /// An absent replica returns after this even if it is not far behind.
 const ABSENCE_MAX: Duration = Duration::from_secs(4);
+/// How long faults may drive some replica to a snapshot before one is kept away for it: by then nearly all runs had
+/// one, and the shortest runs have time left.
+const WAITING_AFTER: Duration = Duration::from_secs(15);
+/// By then all faults that were under way have ended by themselves.
+const FAULTS_END: Duration = Duration::from_millis(1_500);
+/// How long a replica that is back from such an absence may take for its snapshot before one is kept away again.
+const SNAPSHOT_TAKES: Duration = Duration::from_secs(3);
 /// How long a node may go on that is to end in a trap.
 const ARMED_MAX: Duration = Duration::from_millis(400);
 
@@ -128,7 +143,17 @@ impl Director {
         let usual = usual_conditions(&mut random, &faults);
         let mut opening = vec![Play::UnflushedCrash, Play::Isolation, Play::Absence, Play::Rivals];
         random.shuffle(&mut opening);
-        Self { random, faults, usual, absence_entries, opening, absent: None, next_play: Time(300_000) }
+        Self {
+            random,
+            faults,
+            usual,
+            absence_entries,
+            opening,
+            absent: None,
+            next_play: Time(300_000),
+            begun: None,
+            is_waiting: false,
+        }
     }
 
     /// How the network behaves when nothing special happens to it.
@@ -146,9 +171,23 @@ impl Director {
         }
     }
 
+    /// Whether nothing is to go wrong but that one replica is away, liars included: with one away and others silent
+    /// there is no quorum from which it could fall behind.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.is_waiting
+    }
+
     /// What happens now, each part after its delay.
     pub fn next(&mut self, view: &View) -> Vec<(Duration, Action)> {
         let mut actions = self.end_absence(view);
+        let begun = *self.begun.get_or_insert(view.now);
+        let is_late = view.now.since(begun) >= WAITING_AFTER;
+        if is_late && view.lacking.contains(&Play::Absence) {
+            actions.extend(self.wait(view));
+            return actions;
+        }
+        self.is_waiting = false;
         if view.now >= self.next_play {
             self.next_play = view.now.after(ms(self.random.between(80, 450) * view.pace));
             let play = self.opening.pop().or_else(|| {
@@ -168,13 +207,30 @@ impl Director {
         let Some(absent) = &self.absent else { return Vec::new() };
         let behind =
             view.nodes.iter().find(|other| other.node == absent.node).map_or(0, |other| other.behind);
-        if view.now < absent.until && behind < self.absence_entries {
+        if absent.until.is_none_or(|until| view.now < until) && behind < self.absence_entries {
             return Vec::new();
         }
         let (node, cut) = (absent.node, absent.cut);
         self.absent = None;
         let action = if cut { Action::Mend(around(node, view)) } else { Action::Restart(node) };
         vec![(Duration::ZERO, action)]
+    }
+
+    /// A replica is away until its lag alone brings it back, and again if that was not enough. Before that all that
+    /// earlier faults left behind ends.
+    fn wait(&mut self, view: &View) -> Vec<(Duration, Action)> {
+        if !self.is_waiting {
+            self.is_waiting = true;
+            self.next_play = view.now.after(FAULTS_END);
+            let back = self.absent.take().map(|absent| Action::Restart(absent.node));
+            return clear(view).into_iter().chain(back).map(|action| (Duration::ZERO, action)).collect();
+        }
+        if let Some(absent) = &mut self.absent {
+            absent.until = None;
+            self.next_play = view.now.after(SNAPSHOT_TAKES);
+            return Vec::new();
+        }
+        if view.now >= self.next_play { self.absence(view) } else { Vec::new() }
     }
 
     fn needed(&mut self, play: Play, view: &View) -> Vec<(Duration, Action)> {
@@ -280,14 +336,14 @@ impl Director {
 
     fn absence(&mut self, view: &View) -> Vec<(Duration, Action)> {
         let leads = |node: NodeId| view.leaders.iter().any(|(_, leader)| *leader == Some(node));
-        let followers: Vec<_> =
-            view.nodes.iter().filter(|node| node.up && !leads(node.node)).map(|node| node.node).collect();
+        let followers = view.nodes.iter().filter(|node| node.up && node.is_honest && !leads(node.node));
+        let followers: Vec<_> = followers.map(|node| node.node).collect();
         let (crash, cut) = (self.faults.has(FaultKind::Crash), self.faults.has(FaultKind::Partition));
         let by_cut = cut && (!crash || self.random.chance(400));
         let follower =
             self.random.pick(&followers).copied().filter(|_| self.absent.is_none() && (crash || cut));
         let Some(node) = follower else { return Vec::new() };
-        self.absent = Some(Absent { node, until: view.now.after(ABSENCE_MAX), cut: by_cut });
+        self.absent = Some(Absent { node, until: Some(view.now.after(ABSENCE_MAX)), cut: by_cut });
         let action = if by_cut { Action::Cut(around(node, view)) } else { Action::Crash(node, None) };
         vec![(Duration::ZERO, action)]
     }
@@ -354,6 +410,13 @@ impl Director {
     }
 }
 
+/// Ends cuts that nothing would mend and traps that nobody ran into.
+fn clear(view: &View) -> Vec<Action> {
+    let all = view.nodes.iter().flat_map(|node| around(node.node, view)).collect();
+    let armed = view.nodes.iter().map(|node| Action::CrashIfArmed(node.node));
+    armed.chain([Action::Mend(all)]).collect()
+}
+
 /// Both directions between a node and every other.
 fn around(node: NodeId, view: &View) -> Vec<(Endpoint, Endpoint)> {
     let one = Endpoint::Node(node);
@@ -383,7 +446,7 @@ mod tests {
     use super::*;
 
     fn view(now: u64) -> View {
-        let node = |number| NodeView { node: NodeId(number), up: true, behind: 0 };
+        let node = |number| NodeView { node: NodeId(number), up: true, is_honest: number < 3, behind: 0 };
         View {
             now: Time(now),
             nodes: (1..=3).map(node).collect(),
@@ -431,6 +494,43 @@ mod tests {
         };
         let (often, seldom) = (plays(1), plays(10));
         assert!(often > 5 * seldom && seldom > 20, "{often} and {seldom}");
+    }
+
+    /// What could go wrong: a run in which each absence was too short, or its victim a liar, exercises no snapshot.
+    #[test]
+    fn a_replica_is_kept_away_undisturbed_until_it_needed_a_snapshot() {
+        let mut director = Director::new(Random::new(6), FaultSet::all(), 100);
+        let late = |ms: u64| View { lacking: vec![Play::Absence], ..view(300_000 + ms * 1_000) };
+        let mut away: Option<NodeId> = None;
+        let at = |ms| (15_000..).step_by(10).take_while(move |at| *at < ms);
+        director.next(&late(0));
+        for ms in at(60_000) {
+            let mut now = late(ms);
+            for node in now.nodes.iter_mut().filter(|node| Some(node.node) == away) {
+                node.behind = 99;
+            }
+            for (_, action) in director.next(&now) {
+                match action {
+                    Action::Crash(node, None) => away = Some(node),
+                    Action::Cut(pairs) => {
+                        let Endpoint::Node(node) = pairs[0].0 else { panic!("clients are not cut off") };
+                        away = Some(node);
+                    }
+                    Action::CrashIfArmed(_) | Action::Mend(_) | Action::Restart(_) if ms == 15_000 => {}
+                    other => panic!("{other:?} at {ms}"),
+                }
+            }
+            assert!(director.is_waiting());
+            assert_eq!(away.is_some(), ms >= 16_500, "at {ms}");
+        }
+        assert_eq!(away, Some(NodeId(2)), "the first leads and the third lies");
+        let mut far = late(60_000);
+        far.nodes[1].behind = 100;
+        assert_eq!(director.next(&far).len(), 1, "it is back");
+        director.next(&late(62_000));
+        assert!(director.is_waiting());
+        director.next(&view(62_300_000));
+        assert!(!director.is_waiting(), "it had its snapshot");
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub struct Liars {
     alternatives: VecDeque<Alternative>,
     /// Lies told so far.
     told: u64,
+    /// Whether they tell none for now.
+    rest: bool,
 }
 
 impl Liars {
@@ -84,7 +86,18 @@ impl Liars {
             liars: nodes.into_iter().map(liar).collect(),
             alternatives: VecDeque::new(),
             told: 0,
+            rest: false,
         }
+    }
+
+    /// They keep the rules from now on.
+    pub fn rest(&mut self) {
+        self.rest = true;
+    }
+
+    /// They lie again.
+    pub fn go_on(&mut self) {
+        self.rest = false;
     }
 
     /// Whether this node lies.
@@ -132,7 +145,8 @@ impl Liars {
 
     /// What a liar sends in place of a piece of its snapshot.
     pub fn piece(&mut self, from: NodeId, piece: &Bytes) -> Bytes {
-        let is_lie = self.tactics.contains(&FaultKind::LyingSync)
+        let is_lie = !self.rest
+            && self.tactics.contains(&FaultKind::LyingSync)
             && self.liars.get_mut(&from).is_some_and(|liar| liar.random.chance(500));
         self.told += u64::from(is_lie);
         if is_lie { forgery::false_piece(piece) } else { piece.clone() }
@@ -171,7 +185,7 @@ impl Liars {
             liar.tactic = liar.random.pick(&self.tactics).copied().filter(|_| !honest);
             liar.victims = liar.random.next();
         }
-        liar.tactic
+        liar.tactic.filter(|_| !self.rest)
     }
 
     fn lie(
@@ -348,6 +362,23 @@ mod tests {
         let (honest, said, liars) = sent("none");
         assert_eq!(said, honest.into_iter().map(|frame| (Duration::ZERO, frame)).collect::<Vec<_>>());
         assert_eq!(liars.told(), 0);
+    }
+
+    #[test]
+    fn liars_that_rest_keep_the_rules_until_they_go_on() {
+        let (mut liars, set, notary) = liars("withheld-votes");
+        let passed = |liars: &mut Liars| {
+            let frames = (1..200).map(|view| vote(&set, &notary, view));
+            let sent = frames.map(|frame| liars.outgoing(Time(5), NodeId(1), NodeId(2), frame).len());
+            sent.sum::<usize>()
+        };
+        while passed(&mut liars) == 199 {
+            liars.liars.values_mut().for_each(|liar| liar.until = Time(0));
+        }
+        liars.rest();
+        assert_eq!(passed(&mut liars), 199);
+        liars.go_on();
+        assert!(passed(&mut liars) < 199);
     }
 
     #[test]

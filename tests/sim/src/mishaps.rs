@@ -72,6 +72,9 @@ impl World<'_> {
         for (delay, action) in self.director.next(&view) {
             self.queue.push(self.now.after(delay), Event::Act(action));
         }
+        if let Some(liars) = &mut self.liars {
+            if self.director.is_waiting() { liars.rest() } else { liars.go_on() }
+        }
         self.queue.push(self.now.after(crate::world::DIRECTOR_INTERVAL), Event::Director);
     }
 

@@ -349,6 +349,7 @@ impl<'t> World<'t> {
         let node = |node: &SimNode| NodeView {
             node: node.id,
             up: node.running.is_some(),
+            is_honest: self.is_honest(node.id),
             behind: groups().map(|group| self.observer.behind(group, node.id)).max().unwrap_or(0),
         };
         View {
@@ -382,6 +383,9 @@ impl<'t> World<'t> {
     fn heal(&mut self) {
         self.trace.line(|| "healed".to_owned());
         self.troubled = false;
+        if let Some(liars) = &mut self.liars {
+            liars.go_on();
+        }
         self.network.mend_all();
         self.network.set_conditions(self.healed);
         for node in self.nodes.values_mut() {
