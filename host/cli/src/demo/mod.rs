@@ -265,18 +265,18 @@ async fn accounts(group: &Group) -> Result<BTreeMap<String, Account>> {
 async fn agreement(client: &Client, cluster: &ProcessCluster, group: &str) -> Result<Vec<Replica>> {
     let give_up = Instant::now() + AGREEMENT_TIMEOUT;
     loop {
-        let mut replicas = Vec::new();
+        // All at once: where members sign, each question has a checkpoint ordered that answers the others too.
+        let mut asked = Vec::new();
         for node in &cluster.plan().nodes {
-            let admin = client.admin_at(&node.api.to_string())?;
-            let reply = admin.state_digest(group, 0).await;
-            let reply =
-                reply.with_context(|| format!("node {} does not tell its state's digest", node.id))?;
-            let digest = setup::hex(&reply.digest);
-            replicas.push(Replica {
-                node: node.id,
-                applied_index: reply.applied_index,
-                state_digest: digest,
-            });
+            let (admin, group) = (client.admin_at(&node.api.to_string())?, group.to_owned());
+            asked.push((node.id, tokio::spawn(async move { admin.state_digest(&group, 0).await })));
+        }
+        let mut replicas = Vec::new();
+        for (node, reply) in asked {
+            let reply = reply.await.context("a question's task ended")?;
+            let reply = reply.with_context(|| format!("node {node} does not tell its state's digest"))?;
+            let state_digest = setup::hex(&reply.digest);
+            replicas.push(Replica { node, applied_index: reply.applied_index, state_digest });
         }
         let level = replicas.windows(2).all(|pair| pair[0].applied_index == pair[1].applied_index);
         if level || Instant::now() > give_up {
