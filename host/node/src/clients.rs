@@ -2,9 +2,10 @@
 //! key open sessions.
 //!
 //! Relies on `transport` to say who holds a certificate, and in which role. Promises that a frame which opens a
-//! session is let through only for a key that the authority names, for a client that may submit, here and now; and
-//! that what was looked at is not looked at again at once. Later frames of the session need no certificate: the
-//! session obeys the key that opened it. Knows no thread and no signature.
+//! session is let through only for a key that the authority names, for a client that may submit, here and now, and one
+//! that puts a component in force only for an operator; and that what was looked at is not looked at again at once.
+//! Later frames of a session need no certificate: the session obeys the key that opened it. Knows no thread and no
+//! signature.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -29,8 +30,8 @@ pub struct Clients {
     cluster: ClusterId,
     tls: Tls,
     keys: Mutex<BTreeMap<ClientKey, PublicKey>>,
-    /// Keys with their certificates, and when they were accepted.
-    certified: Mutex<BTreeMap<Digest, Instant>>,
+    /// Keys with their certificates: when they were accepted, and the role.
+    certified: Mutex<BTreeMap<Digest, (Instant, Role)>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -57,19 +58,20 @@ impl Clients {
         Ok(registered)
     }
 
-    /// Whether the authority lets a key open sessions.
-    fn may_open(&self, frame: &ClientFrame) -> Result<(), PayloadFault> {
+    /// Whether the authority lets a key do what needs this role.
+    fn may(&self, role: Role, frame: &ClientFrame) -> Result<(), PayloadFault> {
         let held = [&frame.key.0[..], &frame.certificate].concat();
         let held = quorate_crypto::digest("quorate 2026 client certificate", &held);
-        if locked(&self.certified).get(&held).is_some_and(|since| since.elapsed() < CERTIFICATE_HOLDS) {
+        let known = locked(&self.certified).get(&held).copied();
+        if known.is_some_and(|(since, held)| held >= role && since.elapsed() < CERTIFICATE_HOLDS) {
             return Ok(());
         }
         let refused = PayloadFault::Certificate;
         let (holder, key) =
             self.tls.holder_of(&frame.certificate).map_err(|fault| refused(fault.to_string()))?;
-        if holder.role().is_none_or(|role| role < Role::Writer) {
-            return Err(refused(format!("{holder} may not submit: it needs the role {}", Role::Writer)));
-        }
+        let Some(of_holder) = holder.role().filter(|of_holder| *of_holder >= role) else {
+            return Err(refused(format!("{holder} may not ask for this: it needs the role {role}")));
+        };
         if key != frame.key.0 {
             return Err(refused(format!("{holder} has another key")));
         }
@@ -77,15 +79,20 @@ impl Clients {
         if certified.len() >= CERTIFICATES_MAX {
             certified.clear();
         }
-        certified.insert(held, Instant::now());
+        certified.insert(held, (Instant::now(), of_holder));
         Ok(())
     }
 }
 
 impl ClientRegister for Clients {
     fn check(&self, group: GroupId, frame: &ClientFrame, batch: &Batch) -> Result<FrameCheck, PayloadFault> {
-        if batch.items.iter().any(|item| matches!(item, BatchItem::OpenSession { .. })) {
-            self.may_open(frame)?;
+        let role = |item: &BatchItem| match item {
+            BatchItem::Activate { .. } => Role::Operator,
+            _ => Role::Writer,
+        };
+        let certified = batch.items.iter().filter(|item| item.needs_certificate());
+        if let Some(role) = certified.map(role).max() {
+            self.may(role, frame)?;
         }
         Ok(FrameCheck::of(self.cluster, group, frame, |key| self.register(key))?)
     }
@@ -154,12 +161,39 @@ pub(crate) mod tests {
         let borrowed = refused(check(frame(&other, &writer.certificate, vec![open()])));
         assert!(borrowed.contains("another key"), "{borrowed}");
         let low = refused(check(frame(&reader, &reader.certificate, vec![open()])));
-        assert!(low.contains("may not submit"), "{low}");
+        assert!(low.contains("needs the role writer"), "{low}");
         let stranger = client(&Authority::create(CLUSTER).unwrap(), Role::Admin);
         refused(check(frame(&stranger, &stranger.certificate, vec![open()])));
         refused(check(frame(&writer, &Bytes::from_static(b"garbage"), vec![open()])));
         // A session that is open obeys its key, whatever became of the certificate.
         assert!(check(frame(&reader, &Bytes::new(), vec![BatchItem::KeepSession(SessionId(1))])).is_ok());
+    }
+
+    /// What could go wrong: a writer, or a leader with a writer's certificate, puts code of its own in force.
+    #[test]
+    fn only_operators_put_components_in_force_whatever_was_accepted_before() {
+        let authority = Authority::create(CLUSTER).unwrap();
+        let clients = clients(&authority);
+        let deploy =
+            || BatchItem::Activate { component: Digest([1; 32]), parameters: Bytes::new(), after: Some(0) };
+        let check = |by: &TestClient, items| {
+            let (frame, batch) = frame(by, &by.certificate, items);
+            clients.check(GROUP, &frame, &batch)
+        };
+        let writer = client(&authority, Role::Writer);
+        assert!(check(&writer, vec![open()]).is_ok());
+        for items in [vec![deploy()], vec![open(), deploy()]] {
+            let refused = check(&writer, items).unwrap_err().to_string();
+            assert!(refused.contains("needs the role operator"), "{refused}");
+        }
+        for role in [Role::Operator, Role::Admin] {
+            let operator = client(&authority, role);
+            assert!(check(&operator, vec![deploy()]).is_ok());
+            assert!(check(&operator, vec![open()]).is_ok());
+            let (borrowed, batch) = frame(&writer, &operator.certificate, vec![deploy()]);
+            let refused = clients.check(GROUP, &borrowed, &batch).unwrap_err().to_string();
+            assert!(refused.contains("another key"), "{refused}");
+        }
     }
 
     #[test]

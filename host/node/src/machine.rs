@@ -79,6 +79,8 @@ enum Behaviour {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Meta {
     component: Option<Digest>,
+    /// Deployments carried out, failed ones included.
+    deployments: u64,
     schema_version: u32,
     /// Since the last digest.
     entries: u32,
@@ -234,6 +236,12 @@ impl Machine {
         self.meta.component
     }
 
+    /// How many deployments were carried out, failed ones included.
+    #[must_use]
+    pub fn deployments(&self) -> u64 {
+        self.meta.deployments
+    }
+
     /// How many sessions are open.
     #[must_use]
     pub fn sessions(&self) -> usize {
@@ -332,10 +340,13 @@ impl Machine {
                         applied.outcomes[item] = Outcome::Rejected(rejection);
                     }
                 }
-                BatchItem::Activate { component, parameters } => {
+                BatchItem::Activate { component, parameters, after } => {
                     self.run(entry, std::mem::take(&mut run), &mut applied)?;
                     let code = &components[&component];
-                    applied.outcomes[item] = self.activate(entry, code, &parameters, &mut applied)?;
+                    applied.outcomes[item] = match self.settled_deployment(component, after) {
+                        Some(outcome) => outcome,
+                        None => self.activate(entry, code, &parameters, &mut applied)?,
+                    };
                 }
                 BatchItem::Tick => {}
                 BatchItem::Checkpoint => applied.digest_due = true,
@@ -475,6 +486,30 @@ impl Machine {
         Ok(())
     }
 
+    /// What becomes of a deployment that is not the next one: one that took effect is repeated without effect, and
+    /// what another one overtook is refused. Otherwise a signed deployment could be ordered again at any time.
+    fn settled_deployment(&self, component: Digest, after: Option<u64>) -> Option<Outcome> {
+        let (after, done) = (after?, self.meta.deployments);
+        if after == done {
+            return None;
+        }
+        if after.checked_add(1) == Some(done) && self.meta.component == Some(component) {
+            return Some(Outcome::Done(Bytes::new()));
+        }
+        let in_force = match &self.meta.component {
+            Some(digest) => format!("component {} is in force", digest.short()),
+            None => "no component is in force".to_owned(),
+        };
+        Some(Outcome::Rejected(Rejection {
+            code: Rejection::DEPLOYMENT_SUPERSEDED,
+            name: "deployment-superseded".to_owned(),
+            message: format!(
+                "the deployment was signed to follow {after} others and the group carried out {done}; {in_force}: \
+                 look whether that is what you want, and deploy anew if not"
+            ),
+        }))
+    }
+
     /// Puts a component in force: `init` for the group's first, `migrate` for another layout.
     fn activate(
         &mut self,
@@ -486,6 +521,7 @@ impl Machine {
         if self.identity.group == GroupId::CATALOG {
             return Ok(activation_failed("the catalog is part of the node and takes no component"));
         }
+        self.meta.deployments += 1;
         let context = self.context(entry);
         let limits: ComponentLimits = self.mark.config.limits;
         let schema_version = component.descriptor().schema_version;
@@ -572,6 +608,7 @@ impl Meta {
         out.u32(self.schema_version);
         out.u32(self.entries);
         out.u64(self.bytes);
+        out.u64(self.deployments);
         out.finish()
     }
 
@@ -586,6 +623,7 @@ impl Meta {
             schema_version: from.u32("meta schema version")?,
             entries: from.u32("meta entries")?,
             bytes: from.u64("meta bytes")?,
+            deployments: from.u64("meta deployments")?,
         };
         from.end()?;
         Ok(meta)

@@ -68,7 +68,7 @@ enum Waiting {
     /// From a peer.
     Message(Box<Unverified>),
     /// From a client, or from a peer that holds it for one.
-    Client { group: GroupId, frame: AdmittedFrame, waiters: Vec<Waiter> },
+    Client { group: GroupId, frame: Box<AdmittedFrame>, waiters: Vec<Waiter> },
 }
 
 struct Shared {
@@ -207,9 +207,10 @@ impl Signatures {
             Err(fault) => return Err((Failure::FrameRefused(fault.to_string()), waiters)),
         };
         let content = quorate_crypto::frame_content(frame);
-        let admitted = AdmittedFrame { content, bytes: bytes(), items: batch.items.len() };
+        let activates = batch.activates().collect();
+        let admitted = AdmittedFrame { content, bytes: bytes(), items: batch.items.len(), activates };
         let request = Request { peer: from, parts: vec![Part::frame(check)] };
-        match self.submit(request, Waiting::Client { group, frame: admitted, waiters }) {
+        match self.submit(request, Waiting::Client { group, frame: Box::new(admitted), waiters }) {
             Err(Waiting::Client { waiters, .. }) => Err((Failure::Overloaded, waiters)),
             _ => Ok(()),
         }
@@ -273,7 +274,7 @@ impl Shared {
                 }
             }
             Waiting::Client { group, frame, waiters } if answer.is_accepted() => {
-                crate::node::shard_of(&self.shards, group).client_frame(group, frame, waiters);
+                crate::node::shard_of(&self.shards, group).client_frame(group, *frame, waiters);
             }
             Waiting::Client { group, waiters, .. } => {
                 if answer.peer != ANY_CLIENT {
@@ -459,7 +460,9 @@ mod tests {
     #[test]
     fn a_block_with_what_no_client_signed_never_reaches_the_shard_and_counts_against_its_proposer() {
         let (signatures, shard, authority) = signatures();
-        let writer = client(&authority, Role::Writer);
+        let [writer, operator] = [Role::Writer, Role::Operator].map(|role| client(&authority, role));
+        let deploy =
+            |after| BatchItem::Activate { component: Digest([1; 32]), parameters: Bytes::new(), after };
         let good = signed(&writer, vec![open(), command()]);
         let batch = |items| proposed(EntryKind::Batch, Batch { items }.encode());
         let fabricated =
@@ -476,6 +479,15 @@ mod tests {
             batch(vec![BatchItem::Tick, command()]),
             batch(vec![open()]),
             batch(vec![BatchItem::CloseSession(SessionId(1))]),
+            batch(vec![deploy(Some(0))]),
+            batch(vec![deploy(None)]),
+            frames(&[signed(&writer, vec![deploy(Some(0))])]),
+            frames(&[signed(&operator, vec![deploy(None)])]),
+            frames(&[client_frame(&operator, &Bytes::new(), vec![deploy(Some(0))]).0]),
+            frames(&[ClientFrame {
+                items: signed(&operator, vec![deploy(Some(1))]).items,
+                ..signed(&operator, vec![deploy(Some(0))])
+            }]),
             proposed(EntryKind::Batch, Bytes::from_static(b"garbage")),
         ];
         for (count, frame) in (1..).zip(bad) {
@@ -485,7 +497,8 @@ mod tests {
         assert_eq!(shard.waiting(), 0);
         signatures.take(NodeId(2), GROUP, frames(&[good]));
         signatures.take(NodeId(2), GROUP, batch(vec![BatchItem::Tick, smuggled]));
-        wait_until(&signatures, || shard.waiting() == 2);
+        signatures.take(NodeId(2), GROUP, frames(&[signed(&operator, vec![deploy(Some(0))])]));
+        wait_until(&signatures, || shard.waiting() == 3);
     }
 
     /// What could go wrong: an honest leader is blamed for what a client or another member made up.

@@ -82,6 +82,8 @@ impl Rejection {
     pub const EVIDENCE_REFUSED: u32 = 11;
     /// The session belongs to whoever signs with another key; the command was not carried out.
     pub const FOREIGN_SESSION: u32 = 12;
+    /// Another deployment came first; this one was not carried out.
+    pub const DEPLOYMENT_SUPERSEDED: u32 = 13;
 }
 
 /// One thing an entry orders.
@@ -106,6 +108,9 @@ pub enum BatchItem {
         component: Digest,
         /// Handed to `init` when this is the group's first component.
         parameters: Bytes,
+        /// How many deployments the group carried out before, so that a signature is good for one of them; whatever
+        /// their number, if left out, which only nodes of crash groups do.
+        after: Option<u64>,
     },
     /// Nothing; carries an entry's stamp forward so that timers fire.
     Tick,
@@ -139,10 +144,11 @@ impl BatchItem {
                 out.u8(4);
                 out.u64(session.0);
             }
-            Self::Activate { component, parameters } => {
-                out.u8(5);
+            Self::Activate { component, parameters, after } => {
+                out.u8(if after.is_some() { 9 } else { 5 });
                 out.raw(&component.0);
                 out.bytes(parameters);
+                after.iter().for_each(|after| out.u64(*after));
             }
             Self::Tick => out.u8(6),
             Self::Evidence(evidence) => {
@@ -168,15 +174,22 @@ impl BatchItem {
             }),
             3 => Ok(Self::KeepSession(SessionId(from.u64("session")?))),
             4 => Ok(Self::CloseSession(SessionId(from.u64("session")?))),
-            5 => Ok(Self::Activate {
+            tag @ (5 | 9) => Ok(Self::Activate {
                 component: Digest(from.array("component digest")?),
                 parameters: from.bytes(COMMAND_BODY_BYTES_MAX, "component parameters")?,
+                after: if tag == 9 { Some(from.u64("deployments")?) } else { None },
             }),
             6 => Ok(Self::Tick),
             7 => Ok(Self::Evidence(from.bytes(EVIDENCE_BYTES_MAX, "evidence")?)),
             8 => Ok(Self::Checkpoint),
             other => Err(DecodeError::Unknown { what: "batch item", value: other.into() }),
         }
+    }
+
+    /// Whether whoever signs it shows a certificate with it; for anything else of a session its key is enough.
+    #[must_use]
+    pub fn needs_certificate(&self) -> bool {
+        matches!(self, Self::OpenSession { .. } | Self::Activate { .. })
     }
 
     /// Bytes of the encoded form.
@@ -186,7 +199,7 @@ impl BatchItem {
             Self::Command(command) => 3 * 8 + 4 + command.name.len() + 4 + command.body.len(),
             Self::OpenSession { .. } => 16 + 4,
             Self::KeepSession(_) | Self::CloseSession(_) => 8,
-            Self::Activate { parameters, .. } => 32 + 4 + parameters.len(),
+            Self::Activate { parameters, after, .. } => 32 + 4 + parameters.len() + after.map_or(0, |_| 8),
             Self::Tick | Self::Checkpoint => 0,
             Self::Evidence(evidence) => 4 + evidence.len(),
         }
@@ -204,6 +217,14 @@ pub struct Batch {
 impl Batch {
     /// Bytes of the encoded form before the first item.
     pub const HEADER_BYTES: usize = 4;
+
+    /// The components that it puts in force, in order.
+    pub fn activates(&self) -> impl Iterator<Item = Digest> + '_ {
+        self.items.iter().filter_map(|item| match item {
+            BatchItem::Activate { component, .. } => Some(*component),
+            _ => None,
+        })
+    }
 
     /// The encoded form, an entry's body.
     ///
@@ -254,7 +275,12 @@ mod tests {
             BatchItem::OpenSession { client: [7; 16], ttl_ms: 60_000 },
             BatchItem::KeepSession(SessionId(3)),
             BatchItem::CloseSession(SessionId(4)),
-            BatchItem::Activate { component: Digest([9; 32]), parameters: Bytes::from_static(b"{}") },
+            BatchItem::Activate { component: Digest([9; 32]), parameters: Bytes::new(), after: None },
+            BatchItem::Activate {
+                component: Digest([9; 32]),
+                parameters: Bytes::from_static(b"{}"),
+                after: Some(3),
+            },
             BatchItem::Tick,
             BatchItem::Evidence(Bytes::from_static(b"proof")),
             BatchItem::Checkpoint,

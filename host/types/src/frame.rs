@@ -12,7 +12,7 @@
 //! ```
 //!
 //! The items are an encoded [`Batch`] of what clients may ask for: commands, and opening, keeping and closing
-//! sessions.
+//! sessions; and of what operators may: to put a component in force.
 
 use bytes::Bytes;
 
@@ -40,8 +40,8 @@ pub struct ClientFrame {
     pub key: ClientKey,
     /// 64 bytes that claim to be the signature.
     pub signature: [u8; 64],
-    /// The certificate, in DER, in which the cluster's authority names the key; needed where a session is opened,
-    /// otherwise empty. At most [`CLIENT_CERTIFICATE_BYTES_MAX`].
+    /// The certificate, in DER, in which the cluster's authority names the key; needed where a session is opened or
+    /// a component put in force, otherwise empty. At most [`CLIENT_CERTIFICATE_BYTES_MAX`].
     pub certificate: Bytes,
     /// An encoded [`Batch`].
     pub items: Bytes,
@@ -62,9 +62,12 @@ pub enum FrameContentError {
         /// Its place in the frame.
         item: usize,
     },
-    /// A session is opened and the frame shows no certificate.
-    #[error("the frame opens a session and shows no certificate")]
-    NoCertificate,
+    /// An item needs a certificate and the frame shows none.
+    #[error("item {item} of the frame needs a certificate and the frame shows none")]
+    NoCertificate {
+        /// Its place in the frame.
+        item: usize,
+    },
 }
 
 impl ClientFrame {
@@ -121,17 +124,21 @@ impl ClientFrame {
         }
         for (item, what) in batch.items.iter().enumerate() {
             match what {
-                BatchItem::Command(_) | BatchItem::KeepSession(_) | BatchItem::CloseSession(_) => {}
-                BatchItem::OpenSession { .. } if self.certificate.is_empty() => {
-                    return Err(FrameContentError::NoCertificate);
-                }
-                BatchItem::OpenSession { .. } => {}
-                BatchItem::Activate { .. }
+                BatchItem::Command(_)
+                | BatchItem::OpenSession { .. }
+                | BatchItem::KeepSession(_)
+                | BatchItem::CloseSession(_)
+                | BatchItem::Activate { after: Some(_), .. } => {}
+                // Without a number, one signature would be good for any time.
+                BatchItem::Activate { after: None, .. }
                 | BatchItem::Tick
                 | BatchItem::Evidence(_)
                 | BatchItem::Checkpoint => {
                     return Err(FrameContentError::NotForClients { item });
                 }
+            }
+            if what.needs_certificate() && self.certificate.is_empty() {
+                return Err(FrameContentError::NoCertificate { item });
             }
         }
         Ok(batch)
@@ -224,16 +231,22 @@ mod tests {
     /// somebody whom the authority does not know.
     #[test]
     fn what_clients_may_not_ask_for_is_refused() {
-        let activate = BatchItem::Activate { component: Digest([1; 32]), parameters: Bytes::new() };
-        for item in [activate, BatchItem::Tick, BatchItem::Evidence(Bytes::new()), BatchItem::Checkpoint] {
+        let activate =
+            |after| BatchItem::Activate { component: Digest([1; 32]), parameters: Bytes::new(), after };
+        for item in
+            [activate(None), BatchItem::Tick, BatchItem::Evidence(Bytes::new()), BatchItem::Checkpoint]
+        {
             let refused = frame(vec![close(1), item]).batch();
             assert_eq!(refused, Err(FrameContentError::NotForClients { item: 1 }));
         }
         assert_eq!(frame(Vec::new()).batch(), Err(FrameContentError::Empty));
         let open = BatchItem::OpenSession { client: [3; 16], ttl_ms: 5 };
-        let unknown = ClientFrame { certificate: Bytes::new(), ..frame(vec![open]) };
-        assert_eq!(unknown.batch(), Err(FrameContentError::NoCertificate));
-        let garbage = ClientFrame { items: Bytes::from_static(b"x"), ..unknown };
+        for item in [open, activate(Some(0))] {
+            assert!(frame(vec![close(1), item.clone()]).batch().is_ok());
+            let unknown = ClientFrame { certificate: Bytes::new(), ..frame(vec![close(1), item]) };
+            assert_eq!(unknown.batch(), Err(FrameContentError::NoCertificate { item: 1 }));
+        }
+        let garbage = ClientFrame { items: Bytes::from_static(b"x"), ..frame(Vec::new()) };
         assert!(matches!(garbage.batch(), Err(FrameContentError::Malformed(_))));
     }
 

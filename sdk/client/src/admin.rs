@@ -1,8 +1,8 @@
 //! The calls of operators: groups, components and nodes.
 //!
 //! Relies on the interface for requests and answers, which are handed through as they are. Promises that
-//! a call is repeated until the deadline where repeating is safe, which it is for all of them. Knows no
-//! component and no group.
+//! a call is repeated until the deadline where repeating is safe, which it is for all of them, and that whatever is
+//! deployed where replicas may lie is signed. Knows no component and no group.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use quorate_proto::{BODY_BYTES_MAX, CHUNK_BYTES_MAX, COMPONENT_BYTES_MAX};
 use tonic::transport::Channel;
 
 use crate::calls::{Patience, Scope, call};
-use crate::client::Inner;
+use crate::client::{Client, Inner};
+use crate::deployment;
 use crate::error::Error;
 use crate::link::RECEIVE_BYTES_MAX;
 
@@ -130,11 +131,13 @@ impl Admin {
     }
 
     /// Makes a published component, `name@version` or `name`, the active one of a group. `parameters`
-    /// go to its `init` if it is the group's first.
+    /// go to its `init` if it is the group's first. Where replicas may lie, this signs the deployment.
     ///
     /// # Errors
     ///
-    /// A refusal such as `COMPONENT_REFUSED` or `NOT_FOUND`, or that no node answered.
+    /// A refusal such as `COMPONENT_REFUSED`, `NOT_FOUND` or `DEPLOYMENT_SUPERSEDED`, or that no node answered. For a
+    /// group whose replicas may lie, [`Error::Config`] if this client names fewer than four endpoints or its key
+    /// cannot sign.
     pub async fn deploy(
         &self,
         group: &str,
@@ -205,15 +208,13 @@ impl Admin {
             let bytes = parameters.len();
             return Err(Error::TooLarge { what: "the parameters", bytes, bytes_max: BODY_BYTES_MAX });
         }
-        call!(
-            self,
-            deploy,
-            v1::DeployRequest {
-                group: named(group),
-                component: Some(component.clone()),
-                parameters: parameters.clone()
-            }
-        )
+        let request = v1::DeployRequest { group: named(group), component: Some(component), parameters };
+        let found =
+            Client::of(Arc::clone(&self.inner)).find(resolve_request::Group::Name(group.to_owned())).await?;
+        match found.lane() {
+            Some(lane) => deployment::deploy(&found, lane, request, self.deadline).await,
+            None => call!(self, deploy, request),
+        }
     }
 
     /// One node may take the whole time: what it does may be long work.

@@ -105,16 +105,20 @@ impl Round {
         None
     }
 
-    /// The refusal that enough gave. A node that was just started may not know a group that others know.
     fn refusal(&self) -> Option<Error> {
-        let is_known = !self.answers.is_empty();
-        let alike = |code| self.refusals.iter().filter(|other| other.code() == code).count();
-        let enough = |error: &&Error| {
-            let code = error.code();
-            alike(code) >= self.need && !(is_known && code == Some(ErrorCode::UnknownGroup))
-        };
-        self.refusals.iter().find(enough).cloned()
+        agreed_refusal(&self.refusals, self.need, !self.answers.is_empty())
     }
+}
+
+/// The refusal that enough gave. A node that was just started may not know yet what others know.
+pub(crate) fn agreed_refusal(refusals: &[Error], need: usize, is_known: bool) -> Option<Error> {
+    let alike = |code| refusals.iter().filter(|other| other.code() == code).count();
+    let enough = |error: &&Error| {
+        let code = error.code();
+        let may_lag = matches!(code, Some(ErrorCode::UnknownGroup | ErrorCode::NotFound));
+        alike(code) >= need && !(is_known && may_lag)
+    };
+    refusals.iter().find(enough).cloned()
 }
 
 fn say_the_same(one: &GroupInfo, other: &GroupInfo) -> bool {

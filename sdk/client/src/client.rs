@@ -88,6 +88,11 @@ impl Client {
         }
     }
 
+    /// Another clone of it.
+    pub(crate) fn of(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
     /// Finds a group by its name.
     ///
     /// # Errors
@@ -147,7 +152,7 @@ impl Client {
 
     /// Finds a group. Who is told falsely what a group is, and who its members are, believes liars from then on: with
     /// 3f + 1 endpoints, f + 1 of them must say the same.
-    async fn find(&self, group: resolve_request::Group) -> Result<Group, Error> {
+    pub(crate) async fn find(&self, group: resolve_request::Group) -> Result<Group, Error> {
         let may_lie_max = byzantine_faults(self.inner.config.endpoints.len());
         if may_lie_max > 0 {
             return self.adopt(&agreement::agree(&self.inner, group, may_lie_max + 1).await?);

@@ -5,14 +5,16 @@
 //! to repeat only what may be repeated, and to remember whether any sending may have had its effect.
 //! Knows neither sequence numbers nor what a command means.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use quorate_proto::v1::{self, ErrorCode, reply, submit_item};
+use quorate_types::BatchItem;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::error::{Error, Rejection};
 use crate::group::Group;
-use crate::lane::Lane;
+use crate::lane::{Lane, item_of};
 use crate::link::{Answer, NotQueued};
 use crate::route::{Lost, Target};
 use crate::verdict::{Verdict, judge};
@@ -38,7 +40,7 @@ pub(crate) struct Unsettled {
     pub(crate) cause: Cause,
     /// Whether some sending may have had its effect.
     pub(crate) maybe_applied: bool,
-    /// What the last sending met.
+    /// What the last sendings met.
     pub(crate) reason: String,
 }
 
@@ -68,6 +70,33 @@ struct Exchange<'a> {
     maybe_applied: bool,
     /// How long the next sending may stay unanswered.
     patience: Duration,
+    /// How often the group had too much to do.
+    turned_away: u32,
+    met: Met,
+}
+
+/// What the last sendings met that differed, the latest last: nodes that send a client to each other each say why.
+#[derive(Debug, Default)]
+struct Met(VecDeque<String>);
+
+/// Reasons that an error names.
+const MET_MAX: usize = 4;
+
+impl Met {
+    fn note(&mut self, reason: String) {
+        self.0.retain(|known| *known != reason);
+        if self.0.len() >= MET_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(reason);
+    }
+
+    fn told(&self) -> String {
+        if self.0.is_empty() {
+            return "nothing was sent yet".to_owned();
+        }
+        self.0.iter().map(String::as_str).collect::<Vec<_>>().join("; then ")
+    }
 }
 
 impl Group {
@@ -78,48 +107,76 @@ impl Group {
         deadline: Instant,
         make: impl Fn() -> submit_item::Kind,
     ) -> Result<Settled, Unsettled> {
-        let patience = self.inner().config.attempt_timeout;
-        let mut exchange = Exchange { group: self, slot, deadline, maybe_applied: false, patience };
-        let mut turned_away = 0;
-        let mut reason = "nothing was sent yet".to_owned();
+        if let Some(lane) = self.lane() {
+            return self.order(lane, slot, deadline, || item_of(make())).await;
+        }
+        let mut exchange = Exchange::new(self, slot, deadline);
         loop {
-            let step = if let Some(lane) = self.lane() {
-                exchange.send_to_all(lane, make()).await
-            } else {
-                let target = match self.route().leader(self.inner(), deadline).await {
-                    Ok(target) => target,
-                    Err(Lost::Final(error)) => return Err(exchange.failed(Cause::Final(error), reason)),
-                    Err(Lost::Deadline(last)) => {
-                        let reason = if last.is_empty() { reason } else { last };
-                        return Err(exchange.failed(Cause::Deadline, reason));
+            let step = match self.route().leader(self.inner(), deadline).await {
+                Ok(target) => exchange.send(&target, make()).await,
+                Err(Lost::Final(error)) => return Err(exchange.failed(Cause::Final(error))),
+                Err(Lost::Deadline(last)) => {
+                    if !last.is_empty() {
+                        exchange.met.note(last);
                     }
-                };
-                exchange.send(&target, make()).await
+                    return Err(exchange.failed(Cause::Deadline));
+                }
             };
-            match step {
-                Step::Settled(settled) => {
-                    self.route().succeeded();
-                    return Ok(settled);
-                }
-                Step::Failed(cause, reason) => return Err(exchange.failed(cause, reason)),
-                Step::Again(last) => reason = last,
-                Step::Later(last) => {
-                    reason = last;
-                    turned_away += 1;
-                    let until = Instant::now() + self.inner().jitter.after_attempts(turned_away);
-                    sleep_until(until.min(deadline)).await;
-                }
+            if let Some(end) = exchange.end(step).await {
+                return end;
             }
-            if Instant::now() >= deadline {
-                return Err(exchange.failed(Cause::Deadline, reason));
+        }
+    }
+
+    /// Sends what `make` makes to every member until enough of them answered alike or the deadline passes.
+    pub(crate) async fn order(
+        &self,
+        lane: &Lane,
+        slot: usize,
+        deadline: Instant,
+        make: impl Fn() -> BatchItem,
+    ) -> Result<Settled, Unsettled> {
+        let mut exchange = Exchange::new(self, slot, deadline);
+        loop {
+            let step = exchange.send_to_all(lane, make()).await;
+            if let Some(end) = exchange.end(step).await {
+                return end;
             }
         }
     }
 }
 
-impl Exchange<'_> {
+impl<'a> Exchange<'a> {
+    fn new(group: &'a Group, slot: usize, deadline: Instant) -> Self {
+        let patience = group.inner().config.attempt_timeout;
+        let met = Met::default();
+        Self { group, slot, deadline, maybe_applied: false, patience, turned_away: 0, met }
+    }
+
+    /// How the exchange ends with this step; none if there is another one to come, after a wait if need be.
+    async fn end(&mut self, step: Step) -> Option<Result<Settled, Unsettled>> {
+        match step {
+            Step::Settled(settled) => {
+                self.group.route().succeeded();
+                return Some(Ok(settled));
+            }
+            Step::Failed(cause, last) => {
+                self.met.note(last);
+                return Some(Err(self.failed(cause)));
+            }
+            Step::Again(last) => self.met.note(last),
+            Step::Later(last) => {
+                self.met.note(last);
+                self.turned_away += 1;
+                let until = Instant::now() + self.group.inner().jitter.after_attempts(self.turned_away);
+                sleep_until(until.min(self.deadline)).await;
+            }
+        }
+        (Instant::now() >= self.deadline).then(|| Err(self.failed(Cause::Deadline)))
+    }
+
     /// Sends to every member once and judges what enough of them said.
-    async fn send_to_all(&mut self, lane: &Lane, item: submit_item::Kind) -> Step {
+    async fn send_to_all(&mut self, lane: &Lane, item: BatchItem) -> Step {
         let waiting = match lane.send(item) {
             Ok(waiting) => waiting,
             Err(_) => return Step::Later("too much waits for this group's members".to_owned()),
@@ -178,7 +235,10 @@ impl Exchange<'_> {
         };
         let judgement = judge(error);
         self.maybe_applied |= judgement.unknown;
-        let reason = judgement.reason;
+        let reason = match target {
+            Some(target) => format!("{}: {}", target.node.address(), judgement.reason),
+            None => judgement.reason,
+        };
         match judgement.verdict {
             Verdict::AtLeader(hint) => match target {
                 Some(target) => {
@@ -201,8 +261,8 @@ impl Exchange<'_> {
         Step::Again(reason.to_owned())
     }
 
-    fn failed(&self, cause: Cause, reason: String) -> Unsettled {
-        Unsettled { cause, maybe_applied: self.maybe_applied, reason }
+    fn failed(&self, cause: Cause) -> Unsettled {
+        Unsettled { cause, maybe_applied: self.maybe_applied, reason: self.met.told() }
     }
 }
 
@@ -221,5 +281,22 @@ impl From<v1::Rejected> for Rejection {
     fn from(rejected: v1::Rejected) -> Self {
         let v1::Rejected { code, name, message, index } = rejected;
         Self { code, name, message, index }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_last_reasons_that_differed_and_no_more() {
+        let mut met = Met::default();
+        assert_eq!(met.told(), "nothing was sent yet");
+        for reason in ["a", "b", "a", "b", "a"] {
+            met.note(reason.to_owned());
+        }
+        assert_eq!(met.told(), "b; then a");
+        ["c", "d", "e"].into_iter().for_each(|reason| met.note(reason.to_owned()));
+        assert_eq!(met.told(), "a; then c; then d; then e");
     }
 }

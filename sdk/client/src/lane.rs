@@ -140,8 +140,7 @@ impl Lane {
     }
 
     /// Queues an item; its answer is what f + 1 members said.
-    pub(crate) fn send(&self, item: submit_item::Kind) -> Result<oneshot::Receiver<Answer>, NotQueued> {
-        let item = item_of(item);
+    pub(crate) fn send(&self, item: BatchItem) -> Result<oneshot::Receiver<Answer>, NotQueued> {
         let bytes = item.encoded_len();
         let mut state = self.state();
         if state.queued.len() >= self.items_max || state.bytes + bytes > self.bytes_max {
@@ -186,8 +185,8 @@ impl Lane {
     }
 
     fn send_frame(&self, items: Vec<BatchItem>, waiters: Vec<oneshot::Sender<Answer>>) -> Arc<Tally> {
-        let opens = items.iter().any(|item| matches!(item, BatchItem::OpenSession { .. }));
-        let certificate = if opens { self.identity.certificate.clone() } else { Bytes::new() };
+        let is_certified = items.iter().any(BatchItem::needs_certificate);
+        let certificate = if is_certified { self.identity.certificate.clone() } else { Bytes::new() };
         let items = Batch { items }.encode();
         let group = GroupId(self.group);
         let frame = sign_frame(self.cluster, group, &self.identity.secret, certificate, items);
@@ -340,7 +339,10 @@ impl Tally {
             count.answers.push((member, kind));
             let silent = |member: &usize| count.answers.iter().all(|(by, _)| by != member);
             let heard = count.answers.len() + lost.iter().filter(|lost| silent(lost)).count();
-            (heard >= self.members).then(|| Err(disagreement("the members answered differently")))
+            (heard >= self.members).then(|| {
+                let said: Vec<_> = count.answers.iter().map(|(_, kind)| brief(kind)).collect();
+                Err(disagreement(&format!("the members answered differently: {}", said.join(", "))))
+            })
         };
         if let Some(answer) = settled {
             self.settle(counts, item, answer);
@@ -393,6 +395,17 @@ fn disagreement(reason: &str) -> LinkFault {
     LinkFault { maybe_sent: true, reason: reason.into() }
 }
 
+/// An answer in a few words.
+fn brief(kind: &reply::Kind) -> String {
+    match kind {
+        reply::Kind::Done(done) => format!("done at {}", done.index),
+        reply::Kind::Rejected(rejected) => format!("rejected at {}", rejected.index),
+        reply::Kind::SessionOpened(opened) => format!("session {}", opened.session),
+        reply::Kind::Ok(_) => "kept".to_owned(),
+        reply::Kind::Error(error) => error.code().as_str_name().to_owned(),
+    }
+}
+
 /// Whether two members said the same. Errors are told apart by their codes: their texts may name the node.
 fn are_alike(one: &reply::Kind, other: &reply::Kind) -> bool {
     match (one, other) {
@@ -401,7 +414,8 @@ fn are_alike(one: &reply::Kind, other: &reply::Kind) -> bool {
     }
 }
 
-fn item_of(kind: submit_item::Kind) -> BatchItem {
+/// An item as it stands in a signed frame.
+pub(crate) fn item_of(kind: submit_item::Kind) -> BatchItem {
     match kind {
         submit_item::Kind::Command(command) => BatchItem::Command(Command {
             session: SessionId(command.session),
@@ -468,10 +482,15 @@ mod tests {
     #[test]
     fn what_no_member_can_settle_any_more_is_given_back() {
         let (tally, mut waiting) = tally(2);
-        for (member, body) in (0..).zip(["a", "b", "c", "d"]) {
-            tally.note(member, 0, done(body, 1));
+        for (member, index) in [(0, 1), (1, 2), (2, 3)] {
+            tally.note(member, 0, done("a", index));
         }
-        assert!(waiting[0].try_recv().unwrap().is_err());
+        tally.note(3, 0, error(ErrorCode::Overloaded, "node 4 is busy"));
+        let fault = waiting[0].try_recv().unwrap().unwrap_err();
+        assert!(
+            fault.reason.ends_with("done at 1, done at 2, done at 3, ERROR_CODE_OVERLOADED"),
+            "{fault:?}"
+        );
         tally.note(0, 1, done("a", 1));
         for member in [3, 2, 2, 0] {
             tally.lost(member, "gone");

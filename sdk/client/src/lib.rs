@@ -40,6 +40,7 @@ mod agreement;
 mod calls;
 mod client;
 mod config;
+mod deployment;
 mod error;
 mod exchange;
 mod group;

@@ -26,6 +26,7 @@ use crate::error::{Error, Rejection};
 use crate::exchange::{Cause, Settled, Unsettled};
 use crate::group::{Group, check_sizes};
 use crate::jitter::random_bytes;
+use crate::lane::item_of;
 use crate::value;
 use crate::window::{Turn, Window};
 
@@ -280,7 +281,7 @@ impl Drop for Core {
         }
         // The answer is given up with the ticket; the item itself stays queued.
         if let Some(lane) = self.group.lane() {
-            drop(lane.send(self.close_item()));
+            drop(lane.send(item_of(self.close_item())));
         } else if let Some(target) = self.group.route().current() {
             drop(target.node.link(self.slot).send(self.group.id(), self.close_item()));
         }
@@ -316,7 +317,7 @@ async fn keep_alive(core: Weak<Core>, every: Duration) {
     }
 }
 
-fn error_of(unsettled: Unsettled, session: u64, sequence: u64, started: Instant) -> Error {
+pub(crate) fn error_of(unsettled: Unsettled, session: u64, sequence: u64, started: Instant) -> Error {
     let Unsettled { cause, maybe_applied, reason } = unsettled;
     match cause {
         Cause::Deadline => Error::DeadlineExceeded { waited_ms: elapsed_ms(started), maybe_applied, reason },

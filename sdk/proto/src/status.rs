@@ -52,9 +52,10 @@ impl From<Error> for Status {
 /// The code that generic gRPC tools understand.
 fn grpc_code(code: ErrorCode) -> Code {
     match code {
-        ErrorCode::NotLeader | ErrorCode::RequiresByzantine | ErrorCode::ComponentRefused => {
-            Code::FailedPrecondition
-        }
+        ErrorCode::NotLeader
+        | ErrorCode::RequiresByzantine
+        | ErrorCode::ComponentRefused
+        | ErrorCode::DeploymentSuperseded => Code::FailedPrecondition,
         ErrorCode::Overloaded | ErrorCode::TooManySessions | ErrorCode::WindowFull => Code::ResourceExhausted,
         ErrorCode::UnknownGroup | ErrorCode::SessionExpired | ErrorCode::NotFound => Code::NotFound,
         ErrorCode::SequenceStale | ErrorCode::TooLarge | ErrorCode::Invalid | ErrorCode::NotSigned => {

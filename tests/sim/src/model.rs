@@ -158,7 +158,8 @@ mod tests {
     /// A model with the ledger active and one session open.
     fn opened() -> (ReferenceModel, SessionId) {
         let mut model = ReferenceModel::default();
-        let activate = BatchItem::Activate { component: Digest([1; 32]), parameters: Bytes::new() };
+        let activate =
+            BatchItem::Activate { component: Digest([1; 32]), parameters: Bytes::new(), after: None };
         let open = BatchItem::OpenSession { client: [1; 16], ttl_ms: 1 };
         model.apply(&entry(1, vec![activate, open]));
         (model, SessionId((1 << 12) | 1))

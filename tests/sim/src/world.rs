@@ -308,7 +308,8 @@ impl<'t> World<'t> {
     }
 
     fn add_clients(&mut self, group: GroupId, nodes: &[NodeId]) {
-        let activate = BatchItem::Activate { component: self.component.digest(), parameters: Bytes::new() };
+        let (component, parameters) = (self.component.digest(), Bytes::new());
+        let activate = BatchItem::Activate { component, parameters, after: None };
         let operator = self.next_client();
         let random = self.random.fork();
         self.operators.push(operator);

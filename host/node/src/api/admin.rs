@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::client::find_group;
 use super::convert::{component_ref, descriptor, group_info, leader_hint, order_error};
+use super::submit::not_signed;
 use super::{Api, health, require};
 use crate::catalog::{self, CatalogCommand, ComponentRecord, GroupRecord};
 use crate::remote::{COMPONENT_BYTES_MAX, PeerCall, ReplicaReport};
@@ -141,28 +142,33 @@ impl Admin for Api {
     }
 
     async fn deploy(&self, request: Request<v1::DeployRequest>) -> Result<Response<v1::DeployReply>, Status> {
-        use v1::deploy_request::Component;
         require(&request, Role::Operator)?;
         let request = request.into_inner();
         let record = find_group(&self.inner, request.group).await?;
-        let reference = match request.component {
-            Some(Component::Digest(bytes)) => {
-                let digest = <[u8; 32]>::try_from(&bytes[..]).map(Digest);
-                digest.map_err(|_| Error::new(ErrorCode::Invalid, "a digest has 32 bytes"))?.to_string()
-            }
-            Some(Component::Name(name)) => name,
-            None => return Err(Error::new(ErrorCode::Invalid, "name a component, or give its digest").into()),
-        };
-        let found = self.inner.catalog().component(&reference).map(|record| record.digest);
-        let component = found.ok_or_else(|| {
-            let hint =
-                "push it first, or name one version as name@version; `quorate component list` shows all";
-            Error::new(ErrorCode::NotFound, format!("there is no single component {reference:?}; {hint}"))
-        })?;
+        if record.config.is_signed() {
+            return Err(not_signed().into());
+        }
+        let component = self.published(request.component)?;
         let deployed = self.inner.deploy(&record, component, request.parameters).await;
         let index = deployed.map_err(|error| order_error(&self.inner, record.group, error))?;
         let component = Some(component_ref(&self.inner, component));
         Ok(Response::new(v1::DeployReply { index: index.0, component }))
+    }
+
+    async fn prepare_deployment(
+        &self,
+        request: Request<v1::DeployRequest>,
+    ) -> Result<Response<v1::PrepareDeploymentReply>, Status> {
+        require(&request, Role::Operator)?;
+        let request = request.into_inner();
+        let record = find_group(&self.inner, request.group).await?;
+        let component = self.published(request.component)?;
+        self.inner.prepare(component).await.map_err(|why| unavailable(&why))?;
+        let report = self.report(record.group).await;
+        let deployments =
+            report.ok_or_else(|| unavailable("no replica of this group answers here"))?.deployments;
+        let component = Some(component_ref(&self.inner, component));
+        Ok(Response::new(v1::PrepareDeploymentReply { component, deployments }))
     }
 
     async fn transfer_leader(
@@ -356,6 +362,25 @@ impl Api {
             return Err(Error::new(ErrorCode::Invalid, message));
         }
         Ok(config)
+    }
+
+    /// The published component that a request names.
+    fn published(&self, named: Option<v1::deploy_request::Component>) -> Result<Digest, Error> {
+        use v1::deploy_request::Component;
+        let reference = match named {
+            Some(Component::Digest(bytes)) => {
+                let digest = <[u8; 32]>::try_from(&bytes[..]).map(Digest);
+                digest.map_err(|_| Error::new(ErrorCode::Invalid, "a digest has 32 bytes"))?.to_string()
+            }
+            Some(Component::Name(name)) => name,
+            None => return Err(Error::new(ErrorCode::Invalid, "name a component, or give its digest")),
+        };
+        let found = self.inner.catalog().component(&reference).map(|record| record.digest);
+        found.ok_or_else(|| {
+            let hint =
+                "push it first, or name one version as name@version; `quorate component list` shows all";
+            Error::new(ErrorCode::NotFound, format!("there is no single component {reference:?}; {hint}"))
+        })
     }
 
     /// Waits until all members have registered their keys: nodes of a young cluster may not have yet.

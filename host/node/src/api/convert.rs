@@ -69,7 +69,7 @@ pub(super) fn failure_error(inner: &Inner, group: GroupId, failure: &Failure) ->
         Failure::NotVoter { .. } => ErrorCode::Invalid,
         Failure::TooLarge => ErrorCode::TooLarge,
         Failure::FrameRefused(_) => ErrorCode::Invalid,
-        Failure::NotOrdered | Failure::Skipped => ErrorCode::Unavailable,
+        Failure::NotOrdered | Failure::Skipped | Failure::ComponentMissing(_) => ErrorCode::Unavailable,
     };
     Error::new(code, failure.to_string())
 }

@@ -32,8 +32,9 @@ const FRAMES_QUEUED_MAX: usize = 1_024;
 const SEQUENCES: &str = "sequence numbers start at 1, and acknowledged_below is at most the sequence";
 const OVERLOADED: &str = "too many items of this stream are unanswered; wait for some replies";
 
-fn not_signed() -> Error {
-    let message = "clients of this group sign what they submit; use a client library of the nodes' version";
+pub(super) fn not_signed() -> Error {
+    let message = "clients and operators of this group sign what they submit; use a client library or a \
+                   `quorate` of the nodes' version";
     Error::new(ErrorCode::NotSigned, message)
 }
 

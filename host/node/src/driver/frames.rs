@@ -47,6 +47,8 @@ pub struct AdmittedFrame {
     pub bytes: Bytes,
     /// How many items it has.
     pub items: usize,
+    /// The components that it puts in force.
+    pub activates: Vec<Digest>,
 }
 
 /// A frame that waits.
@@ -315,7 +317,12 @@ mod tests {
     use super::*;
 
     fn frame(name: u8, items: usize) -> AdmittedFrame {
-        AdmittedFrame { content: Digest([name; 32]), bytes: vec![name; 10].into(), items }
+        AdmittedFrame {
+            content: Digest([name; 32]),
+            bytes: vec![name; 10].into(),
+            items,
+            activates: Vec::new(),
+        }
     }
 
     fn done(text: &'static str) -> Outcome {

@@ -70,6 +70,7 @@ pub(super) struct Group<W> {
     /// Known even while a job holds the machine.
     pub(super) applied: LogIndex,
     pub(super) component: Option<Digest>,
+    deployments: u64,
     sessions: usize,
     next_timer: Option<quorate_types::HlcTimestamp>,
     pub(super) pending: VecDeque<(BatchItem, W)>,
@@ -136,6 +137,8 @@ pub struct GroupReport {
     pub applied: LogIndex,
     /// The component in force here.
     pub component: Option<Digest>,
+    /// How many deployments were carried out here, failed ones included.
+    pub deployments: u64,
     /// The last index that a durable checkpoint includes.
     pub checkpointed: LogIndex,
     /// The last digest taken, and where.
@@ -192,6 +195,7 @@ impl<W> Group<W> {
             status,
             applied: machine.applied(),
             component: machine.component(),
+            deployments: machine.deployments(),
             sessions: machine.sessions(),
             next_timer: machine.next_timer(),
             accused: machine.accused().members(),
@@ -240,6 +244,7 @@ impl<W> Group<W> {
             commit: self.status.commit,
             applied: self.applied,
             component: self.component,
+            deployments: self.deployments,
             checkpointed: self.checkpointed,
             digest: self.last_digest,
             pending: self.pending.len() + self.frames.items(),
@@ -354,6 +359,8 @@ impl<W> Group<W> {
             self.next_timer = machine.next_timer();
             self.applied = machine.applied();
             self.component = machine.component();
+            is_news = machine.deployments() != self.deployments;
+            self.deployments = machine.deployments();
             self.sessions = machine.sessions();
             if machine.accused().len() != self.accused.len() {
                 self.accused = machine.accused().members();

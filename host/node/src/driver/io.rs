@@ -183,6 +183,9 @@ pub enum Failure {
     /// A client's frame is not one that can be ordered.
     #[error("the frame is refused: {0}")]
     FrameRefused(String),
+    /// A frame puts a component in force whose code is not here.
+    #[error("this node does not have component {} ready; prepare the deployment at every member first", .0.short())]
+    ComponentMissing(Digest),
     /// No leader ordered a frame for long.
     #[error("no leader ordered the frame in time; submit its commands again under the same numbers")]
     NotOrdered,

@@ -30,8 +30,8 @@ use quorate_consensus::{Envelope, Input, Message, Now, ReplicaRole, StartError, 
 use quorate_crypto::Verified;
 use quorate_runtime::Component;
 use quorate_types::{
-    Batch, BatchItem, BootNumber, COMMANDS_PER_ENTRY_MAX, Digest, ENTRY_BYTES_MAX, EntryKind, GroupId,
-    Incarnation, LogIndex, NodeId, Position, Time,
+    Batch, BatchItem, BootNumber, COMMANDS_PER_ENTRY_MAX, ClientFrame, Digest, ENTRY_BYTES_MAX, EntryKind,
+    GroupId, Incarnation, LogIndex, NodeId, Position, Time, decode_frames,
 };
 
 use group::{Group, HeldMessage};
@@ -300,15 +300,8 @@ impl<W> Driver<W> {
         else {
             return true;
         };
-        if proposal.block.header().kind != EntryKind::Batch {
-            return true;
-        }
-        // What cannot be read has no meaning to anybody.
-        let batch = Batch::decode(proposal.block.body().clone()).unwrap_or_default();
-        batch.items.iter().all(|item| match item {
-            BatchItem::Activate { component, .. } => self.components.contains_key(component),
-            _ => true,
-        })
+        let (kind, body) = (proposal.block.header().kind, proposal.block.body().clone());
+        activated(kind, body).iter().all(|component| self.components.contains_key(component))
     }
 
     fn take_message(&mut self, now: Now, label: Label, message: Verified<Message>, output: &mut Output<W>) {
@@ -364,6 +357,11 @@ impl<W> Driver<W> {
         match group.refusal() {
             None | Some(Failure::NotLeader { .. }) => {}
             Some(failure) => return output.refuse(waiters, &failure),
+        }
+        // Whoever leads would propose in vain what nobody is ready for.
+        let missing = frame.activates.iter().find(|component| !self.components.contains_key(component));
+        if let Some(missing) = missing {
+            return output.refuse(waiters, &Failure::ComponentMissing(*missing));
         }
         let was_empty = group.frames.is_empty();
         self.counters.items_overloaded += group.frames.take(now.time, frame, waiters, output) as u64;
@@ -596,6 +594,54 @@ impl<W> Driver<W> {
             self.ticket = Ticket(self.ticket.0 + 1);
             self.flushes.push_back((self.ticket, tokens));
             output.ticket = Some(self.ticket);
+        }
+    }
+}
+
+/// The components that an entry puts in force. What cannot be read has no meaning to anybody.
+fn activated(kind: EntryKind, body: Bytes) -> Vec<Digest> {
+    let batches = match kind {
+        EntryKind::Empty | EntryKind::Stop => Vec::new(),
+        EntryKind::Batch => vec![Batch::decode(body).unwrap_or_default()],
+        EntryKind::Frames => {
+            // Only frames with a certificate can hold any, and those are few.
+            let frames = decode_frames(body).unwrap_or_default().into_iter();
+            let frames = frames.filter_map(|frame| ClientFrame::decode(frame).ok());
+            let certified = frames.filter(|frame| !frame.certificate.is_empty());
+            certified.map(|frame| frame.batch().unwrap_or_default()).collect()
+        }
+    };
+    batches.iter().flat_map(Batch::activates).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_types::{ClientKey, encode_frames};
+
+    use super::*;
+
+    /// What could go wrong: a block is voted for whose deployment nobody could carry out.
+    #[test]
+    fn what_a_block_puts_in_force_is_found_wherever_it_stands() {
+        let activate = |digest, after| BatchItem::Activate {
+            component: Digest([digest; 32]),
+            parameters: Bytes::new(),
+            after,
+        };
+        let frame = |certificate, items| {
+            let items = Batch { items }.encode();
+            ClientFrame { key: ClientKey([1; 32]), signature: [2; 64], certificate, items }.encode()
+        };
+        let batch = Batch { items: vec![BatchItem::Tick, activate(1, None), activate(2, None)] }.encode();
+        assert_eq!(activated(EntryKind::Batch, batch), [Digest([1; 32]), Digest([2; 32])]);
+        let certificate = Bytes::from_static(b"certificate");
+        let frames = encode_frames(&[
+            frame(Bytes::new(), vec![BatchItem::KeepSession(quorate_types::SessionId(1))]),
+            frame(certificate, vec![activate(3, Some(0))]),
+        ]);
+        assert_eq!(activated(EntryKind::Frames, frames), [Digest([3; 32])]);
+        for kind in [EntryKind::Empty, EntryKind::Stop, EntryKind::Batch, EntryKind::Frames] {
+            assert_eq!(activated(kind, Bytes::from_static(b"garbage")), []);
         }
     }
 }

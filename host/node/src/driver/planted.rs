@@ -10,7 +10,8 @@ use bytes::Bytes;
 use quorate_consensus::Message;
 use quorate_consensus::hotstuff::{Block, Body, Header, Identity, Message as Signing};
 use quorate_types::{
-    BatchItem, EntryKind, HlcTimestamp, NodeId, Sequence, decode_frames, encode_frames, read_frames,
+    Batch, BatchItem, Digest, EntryKind, HlcTimestamp, NodeId, Sequence, decode_frames, encode_frames,
+    read_frames,
 };
 
 /// About what a replica lies.
@@ -23,6 +24,8 @@ pub enum Lie {
     Twice = 1,
     /// Orders commands that no client sent, and answers clients falsely.
     Clients = 2,
+    /// Orders deployments that no operator signed.
+    Deployments = 3,
 }
 
 static LIE: AtomicU8 = AtomicU8::new(Lie::Nothing as u8);
@@ -57,6 +60,14 @@ pub(super) fn spoken(identity: Option<&Identity>, to: NodeId, message: Message) 
             }
             None => vec![message],
         },
+        Body::Proposal(proposal) if lies_about(Lie::Deployments) => {
+            let mut other = proposal.as_ref().clone();
+            let item =
+                BatchItem::Activate { component: Digest([9; 32]), parameters: Bytes::new(), after: Some(1) };
+            let header = Header { kind: EntryKind::Batch, ..*other.block.header() };
+            other.block = Block::new(header, Batch { items: vec![item] }.encode());
+            vec![signed(identity, said, Body::Proposal(Box::new(other)))]
+        }
         _ => vec![message],
     }
 }

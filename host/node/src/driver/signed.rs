@@ -2,8 +2,8 @@
 //!
 //! Relies on whoever drives to have the [`Request`] judged, by the vote service or in place. Promises that a
 //! frame becomes an input only if the signature of the peer that delivered it is valid, every certificate
-//! inside proves itself and clients signed what a block orders for them, and that nothing of a frame is looked
-//! at before but what says what to verify. Knows no thread.
+//! inside proves itself and clients and operators signed what a block orders for them, and that nothing of a frame is
+//! looked at before but what says what to verify. Knows no thread.
 //!
 //! ```text
 //! frame --read--> Unverified + Request ==> verdicts ==> Answer --admit--> DriverInput::Verified
@@ -81,8 +81,8 @@ pub enum FrameFault {
 /// of a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadFault {
-    /// A command or a session stands where nodes order what is theirs.
-    #[error("item {item} of a block is a client's and no client signed it")]
+    /// What clients and operators ask for stands where nodes order what is theirs.
+    #[error("item {item} of a block is a client's or an operator's and is not signed")]
     Unsigned {
         /// Its place in the block.
         item: usize,
@@ -93,7 +93,7 @@ pub enum PayloadFault {
     /// A frame is signed with a key that nobody should register.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// A frame opens a session and the authority does not let its key do so.
+    /// A frame opens a session or puts a component in force and the authority does not let its key do so.
     #[error("the certificate of a frame is refused: {0}")]
     Certificate(String),
     /// A frame's signature is not valid.
@@ -101,7 +101,7 @@ pub enum PayloadFault {
     Signature,
 }
 
-/// What a node knows of clients: their keys, and whom the authority lets open sessions.
+/// What a node knows of clients: their keys, and whom the authority lets open sessions or deploy.
 pub trait ClientRegister {
     /// What is to be verified of a frame whose items are these.
     ///
@@ -167,13 +167,7 @@ impl Unverified {
             EntryKind::Batch => {
                 let batch = Batch::decode(block.body().clone()).map_err(FrameContentError::from)?;
                 let is_of_node = |item: &BatchItem| {
-                    matches!(
-                        item,
-                        BatchItem::Activate { .. }
-                            | BatchItem::Tick
-                            | BatchItem::Evidence(_)
-                            | BatchItem::Checkpoint
-                    )
+                    matches!(item, BatchItem::Tick | BatchItem::Evidence(_) | BatchItem::Checkpoint)
                 };
                 if let Some(item) = batch.items.iter().position(|item| !is_of_node(item)) {
                     return Err(PayloadFault::Unsigned { item });

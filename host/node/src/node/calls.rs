@@ -142,10 +142,13 @@ impl Inner {
             PeerCall::Prepare(digest) => {
                 self.prepare(digest).await.map(|_| Bytes::new()).map_err(OrderError::Peer)
             }
+            PeerCall::Activate { group, .. } if self.signatures.is_signed(group) => {
+                // Whoever proposed it would be blamed for what a peer, or a client, asked.
+                Err(OrderError::Peer("deployments to this group are signed by operators".to_owned()))
+            }
             PeerCall::Activate { group, component, parameters } => {
-                // Where members sign, nobody votes for code that is not there yet.
-                self.prepare(component).await.map_err(OrderError::Peer)?;
-                let item = BatchItem::Activate { component, parameters: Bytes::from(parameters) };
+                let item =
+                    BatchItem::Activate { component, parameters: Bytes::from(parameters), after: None };
                 self.order_here(group, item).await.map(|(_, index)| catalog::to_cbor(&index.0))
             }
             PeerCall::Evidence { group, evidence } => {

@@ -2,12 +2,15 @@
 //! component is replaced.
 //!
 //! Relies on the runtime to check and compile, and on the other nodes for what this one lacks. Promises
-//! that bytes are stored and checked before their code is used, and that an activation is ordered only
-//! when a quorum of the group is ready for it. Knows no consensus protocol.
+//! that bytes are stored and checked before their code is used, and that an activation in a crash group is ordered
+//! only when a quorum of the group is ready for it; elsewhere the operator's program asks for that. Knows no consensus
+//! protocol.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use quorate_consensus::ReplicaRole;
 use quorate_runtime::Component;
 use quorate_types::{Digest, LogIndex, NodeId};
 use tokio::sync::oneshot;
@@ -55,7 +58,7 @@ impl Inner {
     }
 
     /// Makes sure that a component is stored, compiled and known to the shards.
-    pub(super) async fn prepare(&self, digest: Digest) -> Result<(), String> {
+    pub(crate) async fn prepare(&self, digest: Digest) -> Result<(), String> {
         if locked(&self.components).contains_key(&digest) {
             return Ok(());
         }
@@ -158,6 +161,28 @@ impl Inner {
         let answer = self.at_leader(group, call).await?;
         self.order_catalog(CatalogCommand::NoteActivation { group, component }).await?;
         Ok(LogIndex(catalog::from_cbor(&answer).unwrap_or_default()))
+    }
+
+    /// Has the catalog list what was put in force, without its knowledge, in groups that are led here.
+    pub(super) fn note_activations(&self) {
+        let catalog = self.catalog();
+        let reports = self.reports();
+        let news = catalog.groups.iter().find_map(|record| {
+            let report = reports.get(&record.group).filter(|report| report.role == ReplicaRole::Leader)?;
+            let component = report.component.filter(|component| record.component != Some(*component))?;
+            Some(CatalogCommand::NoteActivation { group: record.group, component })
+        });
+        let Some(news) = news else { return };
+        if self.noting_activation.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let inner = self.weak.upgrade().expect("whoever calls holds the node");
+        self.runtime.spawn(async move {
+            if let Err(error) = inner.order_catalog(news).await {
+                tracing::debug!(%error, "the catalog could not be told of a component yet");
+            }
+            inner.noting_activation.store(false, Ordering::Release);
+        });
     }
 
     /// A piece of a stored component, for another node.

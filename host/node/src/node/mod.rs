@@ -173,6 +173,8 @@ pub struct Inner {
     /// Evidence that the log of its group does not hold yet.
     evidence: Mutex<BTreeMap<(GroupId, Digest), hotstuff::Evidence>>,
     ordering_evidence: AtomicBool,
+    /// Whether the catalog is being told of a component.
+    noting_activation: AtomicBool,
     /// Groups whose leader is being asked to order a checkpoint.
     ordering_checkpoints: Mutex<BTreeSet<GroupId>>,
     failure: watch::Sender<Option<DiskFailure>>,
@@ -271,6 +273,7 @@ impl Node {
             store_work: store_worker.sender(),
             evidence: Mutex::default(),
             ordering_evidence: AtomicBool::new(false),
+            noting_activation: AtomicBool::new(false),
             ordering_checkpoints: Mutex::default(),
             failure,
             runtime: tokio::runtime::Handle::current(),
@@ -366,6 +369,7 @@ fn lie_wanted() -> crate::driver::planted::Lie {
     let said = std::env::var_os("PLANTED_LIE_FILE").map(std::fs::read_to_string);
     match said.as_ref().map(|said| said.as_deref()) {
         Some(Ok("clients")) => Lie::Clients,
+        Some(Ok("deployments")) => Lie::Deployments,
         Some(Ok(_)) => Lie::Twice,
         _ => Lie::Nothing,
     }
@@ -386,6 +390,7 @@ async fn housekeep(inner: Arc<Inner>) {
         }
         inner.register_key().await;
         inner.order_evidence();
+        inner.note_activations();
         inner.report_missing_leaders();
         #[cfg(feature = "planted")]
         crate::driver::planted::lie_from_now_on(lie_wanted());

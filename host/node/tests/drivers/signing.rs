@@ -44,7 +44,9 @@ impl Cluster {
     /// Hands a client's frame to these members; who waits at each.
     fn send(&mut self, to: impl IntoIterator<Item = NodeId>, frame: &ClientFrame) -> Vec<u64> {
         let items = frame.batch().unwrap().items.len();
-        let admitted = AdmittedFrame { content: frame_content(frame), bytes: frame.encode(), items };
+        let activates = frame.batch().unwrap().activates().collect();
+        let (content, bytes) = (frame_content(frame), frame.encode());
+        let admitted = AdmittedFrame { content, bytes, items, activates };
         let mut waiters = Vec::new();
         for node in to {
             let first = self.last_waiter + 1;
@@ -362,7 +364,7 @@ fn a_snapshot_is_served_as_it_was_offered_and_no_other() {
 fn a_leader_that_activates_what_nobody_has_stops_itself_alone() {
     let mut cluster = cluster();
     let liar = cluster.leader().unwrap();
-    let activate = BatchItem::Activate { component: Digest([9; 32]), parameters: Bytes::new() };
+    let activate = BatchItem::Activate { component: Digest([9; 32]), parameters: Bytes::new(), after: None };
     let waiter = cluster.submit(liar, activate);
     for _ in 0..20 {
         cluster.run(Duration::from_millis(200));
@@ -383,4 +385,26 @@ fn a_leader_that_activates_what_nobody_has_stops_itself_alone() {
         let report = driver.report(GROUP).unwrap();
         assert_eq!((report.sessions, report.applied), (1, report.commit), "{report:?}");
     }
+}
+
+/// What could go wrong: honest leaders propose one after the other what nobody can vote for.
+#[test]
+fn a_deployment_for_which_a_member_is_not_ready_waits_there_for_nobody() {
+    let mut cluster = cluster();
+    let missing = Digest([9; 32]);
+    let deploy = BatchItem::Activate { component: missing, parameters: Bytes::new(), after: Some(0) };
+    let items = Batch { items: vec![deploy] }.encode();
+    let certificate = Bytes::from_static(b"certificate");
+    let frame = sign_frame(CLUSTER, GROUP, &SecretKey::from_seed(&[99; 32]), certificate, items);
+    for waiter in cluster.send((1..=4).map(NodeId), &frame) {
+        let told = cluster.replies.remove(&waiter);
+        assert!(
+            matches!(&told, Some(Reply::Failed(Failure::ComponentMissing(it))) if *it == missing),
+            "{told:?}"
+        );
+    }
+    let leader = cluster.leader();
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(cluster.leader(), leader);
+    assert!(cluster.drivers.values().all(|driver| driver.counters().proposals_unready == 0));
 }

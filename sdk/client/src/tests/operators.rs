@@ -66,6 +66,10 @@ impl admin_server::Admin for FakeNode {
         missing()
     }
 
+    async fn prepare_deployment(&self, _: Request<v1::DeployRequest>) -> Reply<v1::PrepareDeploymentReply> {
+        missing()
+    }
+
     async fn transfer_leader(&self, _: Request<v1::TransferLeaderRequest>) -> Reply<v1::TransferLeaderReply> {
         missing()
     }
