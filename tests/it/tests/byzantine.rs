@@ -6,10 +6,20 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
 use quorate_it::{TestCluster, component};
+use quorate_proto::frames::{FrameReader, FrameWriter, PROTOCOL};
+use quorate_proto::v1::submit_item::Kind;
+use quorate_proto::v1::{
+    CloseSession, Command, ErrorCode, KeepSession, OpenSession, ReplyFrame, SubmitFrame, SubmitItem, reply,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
 
 fn deposit(amount: u64) -> String {
     json!({ "account": "ada", "amount": amount }).to_string()
@@ -171,5 +181,58 @@ async fn a_node_without_its_key_keeps_out_of_the_group_and_serves_the_others() -
     cluster.processes.start_all().await?;
     assert_eq!(reachable(&cluster), true);
     assert_eq!(settled(&cluster).len(), 4);
+    Ok(())
+}
+
+/// A connection for frames, as a client of the cluster opens it.
+async fn connection(cluster: &TestCluster) -> Result<impl AsyncRead + AsyncWrite + use<>> {
+    let plan = cluster.processes.plan();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&plan.context.ca)?)?;
+    let chain = vec![CertificateDer::from_pem_file(&plan.context.cert)?];
+    let key = PrivateKeyDer::from_pem_file(&plan.context.key)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)?;
+    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    let address = plan.nodes[0].api;
+    let tcp = tokio::net::TcpStream::connect(address).await?;
+    let host = ServerName::from(address.ip());
+    Ok(TlsConnector::from(Arc::new(config)).connect(host, tcp).await?)
+}
+
+/// What could go wrong: a client of an old version, or a node that relays, has something ordered that nobody signed.
+#[tokio::test]
+async fn what_a_client_did_not_sign_is_refused_item_by_item_as_not_signed() -> Result<()> {
+    let cluster = TestCluster::start(4).await?;
+    deploy(&cluster);
+    let before = settled(&cluster)[0]["applied_index"].clone();
+    let group = cluster.quorate(&["group", "describe", "ledger"]).good()["id"].as_u64().unwrap();
+    let kinds = [
+        Kind::OpenSession(OpenSession { client: vec![7; 16].into(), ttl_ms: 60_000 }),
+        Kind::Command(Command { session: 1, sequence: 1, acknowledged_below: 1, ..Command::default() }),
+        Kind::KeepSession(KeepSession { session: 1 }),
+        Kind::CloseSession(CloseSession { session: 1 }),
+    ];
+    let items = (1..).zip(kinds).map(|(tag, kind)| SubmitItem { tag, kind: Some(kind) }).collect();
+    let (reader, writer) = tokio::io::split(connection(&cluster).await?);
+    let mut writer = FrameWriter::new(writer);
+    writer.append(&SubmitFrame { group, items, signed: None })?;
+    writer.flush().await?;
+    let mut reader = FrameReader::new(reader, 1 << 20);
+    let mut refused = Vec::new();
+    while refused.len() < 4 {
+        let frame: ReplyFrame = reader.next().await?.unwrap();
+        for reply in frame.replies {
+            let Some(reply::Kind::Error(error)) = reply.kind else { panic!("{reply:?}") };
+            assert_eq!(error.code(), ErrorCode::NotSigned, "{error:?}");
+            refused.push(reply.tag);
+        }
+    }
+    refused.sort_unstable();
+    assert_eq!(refused, [1, 2, 3, 4]);
+    assert_eq!(settled(&cluster)[0]["applied_index"], before, "nothing was ordered");
     Ok(())
 }

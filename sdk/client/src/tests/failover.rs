@@ -99,6 +99,21 @@ async fn nodes_that_name_one_which_does_not_lead_are_not_asked_without_pause() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_everybody_sends_elsewhere_gives_up_at_its_deadline_and_says_who_refused() {
+    let world = World::new();
+    let session = session_of(&world).await;
+    submit(&session, 1).await.unwrap();
+    world.elect(None);
+    world.state().false_hint = Some(1);
+    let started = Instant::now();
+    let error = submit(&session, 2).await.unwrap_err();
+    assert!(started.elapsed() <= Duration::from_secs(10) + ms(1), "{:?}", started.elapsed());
+    let Error::DeadlineExceeded { maybe_applied: false, reason, .. } = error else { panic!("{error:?}") };
+    assert!(reason.contains("node-1:7101: node 2 leads the group"), "{reason}");
+    world.assert_once([1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_older_leader_does_not_win_over_a_newer_one() {
     let world = World::new();
     let session = session_of(&world).await;
