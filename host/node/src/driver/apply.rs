@@ -202,12 +202,13 @@ impl<W> Driver<W> {
         }
     }
 
-    pub(super) fn take_checkpoint_order(&mut self, id: GroupId, waiter: W, output: &mut Output<W>) {
+    pub(super) fn take_checkpoint_order(&mut self, now: Now, id: GroupId, waiter: W, output: &mut Output<W>) {
         let Some(group) = self.groups.get_mut(&id) else {
             return output.refuse([waiter], &Failure::UnknownGroup);
         };
         if let Some(failure) = group.refusal() {
-            return output.refuse([waiter], &failure);
+            output.refuse([waiter], &failure);
+            return self.step(now, id, Input::CommandsWait, output);
         }
         output.replies.push((waiter, Reply::Accepted));
         self.want_checkpoint(id, output);

@@ -210,7 +210,7 @@ impl<W> Driver<W> {
         match input {
             DriverInput::Frame { from, frame } => self.take_frame(now, from, frame, output),
             DriverInput::Verified(frame) => self.take_verified(now, *frame, output),
-            DriverInput::Submit { group, items } => self.take_items(group, items, output),
+            DriverInput::Submit { group, items } => self.take_items(now, group, items, output),
             DriverInput::ClientFrame { group, frame, waiters } => {
                 self.take_client_frame(now, group, frame, waiters, output);
             }
@@ -233,7 +233,7 @@ impl<W> Driver<W> {
             DriverInput::Checkpoint { group, waiter } => self.take_checkpoint_request(group, waiter, output),
             DriverInput::CheckpointDue(group) => self.take_checkpoint_due(group, output),
             DriverInput::OrderCheckpoint { group, waiter } => {
-                self.take_checkpoint_order(group, waiter, output);
+                self.take_checkpoint_order(now, group, waiter, output);
             }
             DriverInput::TransferLeader { group, to, waiter } => {
                 self.take_transfer(now, group, to, waiter, output);
@@ -320,12 +320,14 @@ impl<W> Driver<W> {
         self.step(now, label.group, Input::Message(message), output);
     }
 
-    fn take_items(&mut self, id: GroupId, items: Vec<(BatchItem, W)>, output: &mut Output<W>) {
+    fn take_items(&mut self, now: Now, id: GroupId, items: Vec<(BatchItem, W)>, output: &mut Output<W>) {
         let Some(group) = self.groups.get_mut(&id) else {
             return output.refuse(items.into_iter().map(|(_, waiter)| waiter), &Failure::UnknownGroup);
         };
         if let Some(failure) = group.refusal() {
-            return output.refuse(items.into_iter().map(|(_, waiter)| waiter), &failure);
+            output.refuse(items.into_iter().map(|(_, waiter)| waiter), &failure);
+            // Idle members may each take another for the leader, and send whoever asks in circles.
+            return self.step(now, id, Input::CommandsWait, output);
         }
         for (item, waiter) in items {
             let len = item.encoded_len();

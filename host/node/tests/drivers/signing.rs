@@ -408,3 +408,22 @@ fn a_deployment_for_which_a_member_is_not_ready_waits_there_for_nobody() {
     assert_eq!(cluster.leader(), leader);
     assert!(cluster.drivers.values().all(|driver| driver.counters().proposals_unready == 0));
 }
+
+/// What could go wrong: idle members each take another for the leader, and whoever asks goes in circles for ever.
+#[test]
+fn whoever_asks_a_member_that_does_not_lead_makes_it_look_for_a_leader() {
+    let mut cluster = cluster();
+    let leader = cluster.leader().unwrap();
+    cluster.down.insert(leader);
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(cluster.leader(), None, "nobody misses a leader as long as nobody asks");
+    for node in (1..=4).map(NodeId).filter(|node| *node != leader) {
+        let refused = cluster.open(node, 1);
+        assert!(matches!(
+            cluster.replies.remove(&refused),
+            Some(Reply::Failed(Failure::NotLeader { leader: Some(known) })) if known == leader
+        ));
+    }
+    cluster.run(Duration::from_secs(2));
+    assert!(cluster.leader().is_some());
+}
