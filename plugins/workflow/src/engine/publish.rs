@@ -21,9 +21,12 @@ use crate::jq;
 use crate::store::{LISTENERS, OUTLINES, PARTIAL, TRIGGERS};
 use crate::value::Value;
 
-/// Definitions, and cases, that one command gives an event to. Cases of more than `case_bytes` together, the event
-/// counted in each, are more than one command takes on, too: it reads and writes them.
+/// Definitions, and cases, that one command gives an event to.
 const TAKERS_PER_COMMAND: usize = 100;
+/// About how many bytes the cases have together that one command gives an event to, the event counted in each; a
+/// larger case is served alone. To read and write a case takes about 200 units of fuel for each byte of a document of
+/// many small values, so that these stay within the 20 million that the host's default limits let a command use.
+const CASE_BYTES_PER_COMMAND: usize = 64 << 10;
 
 /// A CloudEvent with every attribute that it must have (CloudEvents 1.0 §3.1).
 ///
@@ -111,7 +114,7 @@ impl Run<'_> {
                     return (Some(Cursor::Cases(after)), given);
                 }
                 bytes += self.size_of(case) + event.size();
-                if given > 0 && bytes > self.limits.case_bytes {
+                if given > 0 && bytes > CASE_BYTES_PER_COMMAND {
                     self.put_back(case);
                     return (Some(Cursor::Cases(after)), given);
                 }

@@ -131,7 +131,7 @@ fn published(group: &mut Group, cases: &[u64], event: &str) -> (usize, Vec<usize
 /// hears of it; or the rest of them is forgotten.
 #[test]
 fn an_event_for_large_cases_is_given_to_some_of_them_in_each_entry_and_to_all_in_the_end() {
-    let mut group = Group::with(Limits { case_bytes: 64 << 10, ..Limits::default() });
+    let mut group = Group::new();
     let reference = group.define(&(document("listens") + LISTENS)).unwrap();
     // A case holds its input twice: as it came, and for the task that listens.
     let input = format!("\"{}\"", "a".repeat(10_000));
@@ -143,8 +143,8 @@ fn an_event_for_large_cases_is_given_to_some_of_them_in_each_entry_and_to_all_in
     let cases: Vec<u64> = (0..7).map(|_| group.start(&reference, "{}").unwrap()).collect();
     let event = format!("{{\"source\":\"s\",\"type\":\"t\",\"data\":\"{}\"}}", "a".repeat(30_000));
     assert_eq!(published(&mut group, &cases, &event).0, 2);
-    // A case that is as large as it may be is served alone.
-    let alone = group.start(&reference, &format!("\"{}\"", "a".repeat(25_000))).unwrap();
+    // A larger case is served alone.
+    let alone = group.start(&reference, &format!("\"{}\"", "a".repeat(50_000))).unwrap();
     assert_eq!(published(&mut group, &[alone], r#"{"source":"s","type":"t"}"#).0, 1);
 }
 
