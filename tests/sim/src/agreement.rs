@@ -127,7 +127,11 @@ impl Logs for Agreement {
             there.any(|(_, known)| known == entry)
         };
         self.asked.remove(&node);
-        self.replicas.started(node, found, base, is_known)
+        self.replicas.started(node, found, base, is_known)?;
+        if self.liars.contains(&node) {
+            return Ok(());
+        }
+        self.pledges.entry(node).or_default().found(node, found.hard_state, &self.proposals)
     }
 
     fn logged(&mut self, node: NodeId, entries: &[Entry], _: Standing) -> Checked<usize> {

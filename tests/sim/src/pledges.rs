@@ -3,7 +3,8 @@
 //!
 //! Relies on every message that leaves being told, liars' proposals too. Promises to find a signature that
 //! leaves before its disk remembers it, one that contradicts an earlier one, and a vote for a block that no
-//! proposal entitles to one. Knows the rules of voting as the design states them, written a second time.
+//! proposal entitles to one. A vote that a crash kept from leaving was given if its disk remembers it. Knows the rules
+//! of voting as the design states them, written a second time.
 
 use std::collections::BTreeMap;
 
@@ -90,6 +91,7 @@ pub struct Pledges {
 struct Stored {
     last_voted: View,
     proposed: View,
+    vote: Option<(View, LogIndex, Digest)>,
     given_up: View,
 }
 
@@ -152,6 +154,23 @@ impl Pledges {
         Ok(true)
     }
 
+    /// A restart finds this hard state: the vote in it may leave from now on, whatever is given up meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// A broken promise, if another vote of that view has left. If the view was given up, or the block was not
+    /// proposed to others yet, the vote is judged when it leaves.
+    pub fn found(&mut self, node: NodeId, hard_state: Option<&Bytes>, proposals: &Proposals) -> Checked {
+        match stored(node, hard_state)?.vote {
+            Some(vote @ (view, index, digest))
+                if view > self.given_up && proposals.entitle(view, index, digest) =>
+            {
+                self.vote_leaves(node, vote, proposals)
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn vote_leaves(
         &mut self,
         node: NodeId,
@@ -194,10 +213,12 @@ fn read(bytes: Bytes) -> Result<Stored, DecodeError> {
     let mut stored = Stored {
         last_voted: View(from.u64("last voted")?),
         proposed: View(from.u64("last proposed")?),
+        vote: None,
         given_up: View::ZERO,
     };
     if from.flag("vote")? {
-        from.raw(8 + 8 + 32, "vote")?;
+        let (view, index) = (View(from.u64("voted view")?), LogIndex(from.u64("voted index")?));
+        stored.vote = Some((view, index, Digest(from.array("voted digest")?)));
     }
     if from.flag("timeout")? {
         stored.given_up = View(from.u64("given up")?);
@@ -264,17 +285,32 @@ mod tests {
 
         fn leaves(&mut self, body: Body, stored: [u64; 2]) -> Checked<bool> {
             let message = self.message(body);
-            let mut out = Writer::default();
-            out.u8(1);
-            out.u64(1);
-            out.u64(stored[0]);
-            out.u64(0);
-            out.u8(0);
-            out.u8(1);
-            out.u64(stored[1]);
-            out.u64(0);
-            self.pledges.leaves(VOTER, &message, Some(&out.finish()), &self.proposals)
+            self.pledges.leaves(VOTER, &message, Some(&hard_state(stored, None)), &self.proposals)
         }
+
+        /// A restart after a vote in view 1.
+        fn found(&mut self, voted: Digest) -> Checked {
+            self.pledges.found(VOTER, Some(&hard_state([1, 0], Some(voted))), &self.proposals)
+        }
+    }
+
+    /// The views last voted in and given up, and the vote in view 1 if there is one.
+    fn hard_state([voted, given_up]: [u64; 2], vote: Option<Digest>) -> Bytes {
+        let mut out = Writer::default();
+        out.u8(1);
+        out.u64(1);
+        out.u64(voted);
+        out.u64(0);
+        out.u8(vote.is_some().into());
+        if let Some(digest) = vote {
+            out.u64(1);
+            out.u64(1);
+            out.raw(&digest.0);
+        }
+        out.u8(1);
+        out.u64(given_up);
+        out.u64(0);
+        out.finish()
     }
 
     fn vote(digest: Digest) -> Body {
@@ -307,6 +343,27 @@ mod tests {
         let digest = scene.proposed(5);
         assert_eq!(broken(scene.leaves(timeout(1), [1, 0])), Invariant::PersistBeforeSend);
         assert_eq!(scene.leaves(timeout(1), [1, 1]), Ok(true));
+        assert_eq!(broken(scene.leaves(vote(digest), [1, 1])), Invariant::PromiseKept);
+    }
+
+    /// What could go wrong: a vote that was decided before the view was given up, and left after, counts as broken.
+    #[test]
+    fn a_vote_that_a_crash_held_back_may_leave_after_its_view_was_given_up() {
+        let mut scene = Scene::new();
+        let digest = scene.proposed(5);
+        assert_eq!(scene.found(digest), Ok(()));
+        assert_eq!(scene.leaves(timeout(1), [1, 1]), Ok(true));
+        assert_eq!(scene.leaves(vote(digest), [1, 1]), Ok(true));
+        let other = scene.proposed(6);
+        assert_eq!(broken(scene.leaves(vote(other), [1, 1])), Invariant::PromiseKept);
+        assert_eq!(scene.found(other).unwrap_err().invariant, Invariant::PromiseKept);
+
+        let mut scene = Scene::new();
+        let digest = scene.proposed(5);
+        assert_eq!(scene.found(Digest([3; 32])), Ok(()), "its own proposal may not have left either");
+        assert_eq!(broken(scene.leaves(vote(Digest([3; 32])), [1, 0])), Invariant::VoteIsSafe);
+        assert_eq!(scene.leaves(timeout(1), [1, 1]), Ok(true));
+        assert_eq!(scene.found(digest), Ok(()));
         assert_eq!(broken(scene.leaves(vote(digest), [1, 1])), Invariant::PromiseKept);
     }
 
