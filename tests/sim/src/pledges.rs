@@ -352,11 +352,11 @@ mod tests {
         let mut scene = Scene::new();
         let digest = scene.proposed(5);
         assert_eq!(scene.found(digest), Ok(()));
+        let other = scene.proposed(6);
+        assert_eq!(scene.found(other).unwrap_err().invariant, Invariant::PromiseKept);
         assert_eq!(scene.leaves(timeout(1), [1, 1]), Ok(true));
         assert_eq!(scene.leaves(vote(digest), [1, 1]), Ok(true));
-        let other = scene.proposed(6);
         assert_eq!(broken(scene.leaves(vote(other), [1, 1])), Invariant::PromiseKept);
-        assert_eq!(scene.found(other).unwrap_err().invariant, Invariant::PromiseKept);
 
         let mut scene = Scene::new();
         let digest = scene.proposed(5);
