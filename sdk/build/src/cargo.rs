@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
@@ -97,8 +98,17 @@ pub fn build_component(manifest_dir: &Path, options: &BuildOptions) -> Result<Bu
         .map_err(|source| BuildError::File { path: module_path.clone(), source })?;
     let bytes = componentize(&module)?;
     let path = module_path.with_file_name(format!("{}.component.wasm", package.name));
-    std::fs::write(&path, &bytes).map_err(|source| BuildError::File { path: path.clone(), source })?;
+    write_whole(&path, &bytes).map_err(|source| BuildError::File { path: path.clone(), source })?;
     Ok(BuiltComponent { bytes, path })
+}
+
+/// Writes a file that others may be reading, or building too: they see the old bytes or the new ones.
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+    let partial = path.with_extension(format!("{}-{number}.part", std::process::id()));
+    std::fs::write(&partial, bytes)?;
+    std::fs::rename(&partial, path)
 }
 
 /// A program of the toolchain: what the variable names, or what is on the path.
@@ -229,4 +239,29 @@ fn module_of(package: &Package, messages: &[u8]) -> Option<PathBuf> {
         let mut paths = files.iter().filter_map(Value::as_str).map(PathBuf::from);
         paths.find(|path| path.extension().is_some_and(|extension| extension == "wasm"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// What could go wrong: whoever reads while another build writes finds half a component.
+    #[test]
+    fn a_file_that_is_written_again_and_again_is_always_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.component.wasm");
+        write_whole(&path, &[0; 1 << 20]).unwrap();
+        std::thread::scope(|scope| {
+            for byte in 1..=2 {
+                let path = &path;
+                scope.spawn(move || (0..20).for_each(|_| write_whole(path, &[byte; 1 << 20]).unwrap()));
+            }
+            for _ in 0..40 {
+                let found = std::fs::read(&path).unwrap();
+                assert!(found.len() == 1 << 20 && found.iter().all(|byte| *byte == found[0]));
+            }
+        });
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "no part is left behind");
+    }
 }
